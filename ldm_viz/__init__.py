@@ -1,0 +1,66 @@
+"""See and explore the internals of latent diffusion models, step by step.
+
+Importing this package is cheap: it loads neither torch nor diffusers nor plotly. Every public name is
+found when it is first used.
+
+Example:
+    >>> import ldm_viz as lv
+    >>> run = lv.record(lv.load_tiny(), "a red star at night over snow", seed=7)  # doctest: +SKIP
+    >>> lv.explore(run)  # doctest: +SKIP
+"""
+
+from importlib import import_module
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ldm_viz.capture import Recorder, RecordingError, record
+    from ldm_viz.tiny import load_tiny
+    from ldm_viz.trajectory import Step, Trajectory, TrajectoryFileError
+    from ldm_viz.widgets import Explorer, explore
+
+    open_trajectory = Trajectory.open
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Explorer",
+    "Recorder",
+    "RecordingError",
+    "Step",
+    "Trajectory",
+    "TrajectoryFileError",
+    "explore",
+    "load_tiny",
+    "open_trajectory",
+    "record",
+]
+
+_HOMES = {
+    "Explorer": ("ldm_viz.widgets", "Explorer"),
+    "Recorder": ("ldm_viz.capture", "Recorder"),
+    "RecordingError": ("ldm_viz.capture", "RecordingError"),
+    "Step": ("ldm_viz.trajectory", "Step"),
+    "Trajectory": ("ldm_viz.trajectory", "Trajectory"),
+    "TrajectoryFileError": ("ldm_viz.trajectory", "TrajectoryFileError"),
+    "explore": ("ldm_viz.widgets", "explore"),
+    "load_tiny": ("ldm_viz.tiny", "load_tiny"),
+    "open_trajectory": ("ldm_viz.trajectory", "Trajectory.open"),
+    "record": ("ldm_viz.capture", "record"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Find a public name in the module that defines it, the first time it is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(
+            f"module 'ldm_viz' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
+    module, attribute = _HOMES[name]
+    value = attrgetter(attribute)(import_module(module))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
