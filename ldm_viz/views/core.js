@@ -1,0 +1,338 @@
+// @ts-check
+// What all views share. Python puts this text in front of a view's own, so names here are global to both.
+
+/**
+ * The part of a widget's model that views use.
+ * @typedef {{
+ *   get(name: string): any,
+ *   set(name: string, value: any): void,
+ *   save_changes(): void,
+ *   on(event: string, listener: () => void): void,
+ *   off(event: string, listener: () => void): void,
+ * }} Model
+ */
+
+/**
+ * Make an element. Text is only ever set as text, so no data can become markup.
+ * @template {keyof HTMLElementTagNameMap} T
+ * @param {T} tag
+ * @param {Record<string, string | number | boolean>} [attributes]
+ * @param {...(Node | string)} children
+ * @returns {HTMLElementTagNameMap[T]}
+ */
+export function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === true) element.setAttribute(name, "");
+    else if (value !== false) element.setAttribute(name, String(value));
+  }
+  element.append(...children);
+  return element;
+}
+
+/**
+ * @param {string} tag
+ * @param {Record<string, string | number>} attributes
+ * @returns {SVGElement}
+ */
+export function makeSvg(tag, attributes) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
+  return element;
+}
+
+/**
+ * Listen to a model until the signal aborts.
+ * @param {Model} model
+ * @param {string[]} names
+ * @param {() => void} listener
+ * @param {AbortSignal} signal
+ */
+export function watch(model, names, listener, signal) {
+  for (const name of names) model.on(`change:${name}`, listener);
+  signal.addEventListener(
+    "abort",
+    () => names.forEach((name) => model.off(`change:${name}`, listener)),
+    { once: true },
+  );
+}
+
+/**
+ * Bytes of a trait, whatever the host hands over.
+ * @param {DataView | Uint8Array | ArrayBuffer | null | undefined} value
+ * @returns {Uint8Array}
+ */
+export function toBytes(value) {
+  if (!value) return new Uint8Array(0);
+  if (value instanceof ArrayBuffer) return new Uint8Array(value);
+  return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+}
+
+/** @param {number} value @param {number} low @param {number} high */
+export function clamp(value, low, high) {
+  return Math.min(Math.max(value, low), high);
+}
+
+/**
+ * Three significant figures with a true minus sign, as Python's side writes them.
+ * @param {number} value
+ * @returns {string}
+ */
+export function formatFigure(value) {
+  if (Number.isNaN(value)) return "NaN";
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  const text =
+    size < 1e-3 || size >= 1e5
+      ? size.toExponential(1).replace("e+", "e")
+      : size.toFixed(Math.max(0, 2 - Math.floor(Math.log10(size))));
+  return value < 0 ? `−${text}` : text;
+}
+
+/**
+ * Round numbers between two ends, ends not included unless round.
+ * @param {number} low
+ * @param {number} high
+ * @param {number} count about how many
+ * @returns {number[]}
+ */
+export function ticks(low, high, count) {
+  const span = high - low;
+  if (!(span > 0) || !Number.isFinite(span)) return Number.isFinite(low) ? [low] : [];
+  const raw = span / count;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const factor = raw / power;
+  const step = (factor < 1.5 ? 1 : factor < 3.5 ? 2 : factor < 7.5 ? 5 : 10) * power;
+  const found = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) {
+    found.push(k === 0 ? 0 : Number((k * step).toPrecision(12)));
+  }
+  return found;
+}
+
+/**
+ * The value below which a share of the finite magnitudes lies.
+ * @param {ArrayLike<number>} values
+ * @param {number} share 0 to 1
+ * @returns {number} 0 where no value is finite
+ */
+export function magnitude(values, share) {
+  const sizes = new Float32Array(values.length);
+  let count = 0;
+  for (let i = 0; i < values.length; i++) {
+    if (Number.isFinite(values[i])) sizes[count++] = Math.abs(values[i]);
+  }
+  if (!count) return 0;
+  const sorted = sizes.subarray(0, count).sort();
+  return sorted[Math.min(count - 1, Math.ceil(share * (count - 1)))];
+}
+
+/**
+ * Interpolate evenly spaced `#rrggbb` stops into 256 packed pixels.
+ * @param {string[]} stops
+ * @returns {Uint32Array} alpha, blue, green, red from the highest byte on
+ */
+export function colourTable(stops) {
+  const table = new Uint32Array(256);
+  const colours = stops.map((stop) => [1, 3, 5].map((i) => parseInt(stop.slice(i, i + 2), 16)));
+  for (let i = 0; i < 256; i++) {
+    const at = (i / 255) * (colours.length - 1);
+    const k = Math.min(Math.floor(at), colours.length - 2);
+    const [r, g, b] = colours[k].map((from, c) => Math.round(from + (colours[k + 1][c] - from) * (at - k)));
+    table[i] = ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
+  }
+  return table;
+}
+
+/** Pixel of what is not a finite number: in no colour table. */
+export const BAD_PIXEL = 0xff9f24d6;
+
+/**
+ * Paint values as pixels.
+ * @param {Float32Array} values
+ * @param {number} limit magnitude of the strongest colour
+ * @param {boolean} signed whether the table's middle is zero
+ * @param {Uint32Array} table
+ * @param {Uint32Array} pixels written
+ */
+export function paint(values, limit, signed, table, pixels) {
+  const factor = limit > 0 ? (signed ? 127.5 : 255) / limit : 0;
+  const offset = signed ? 127.5 : 0;
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i];
+    pixels[i] = Number.isFinite(value) ? table[clamp(Math.round(value * factor + offset), 0, 255)] : BAD_PIXEL;
+  }
+}
+
+/**
+ * Turn codes back into values; see `pack_maps` in Python.
+ * @param {Uint8Array | Uint16Array} codes
+ * @param {number} start
+ * @param {number} bits
+ * @param {number} scale
+ * @param {Float32Array} values written; its length is how many are read
+ */
+export function decodeValues(codes, start, bits, scale, values) {
+  const half = 2 ** (bits - 1);
+  const factor = scale / (half - 3);
+  for (let i = 0; i < values.length; i++) {
+    const code = codes[start + i];
+    values[i] =
+      code > 1 && code < 2 * half - 1
+        ? (code - half) * factor
+        : code === 0
+          ? NaN
+          : code === 1
+            ? -Infinity
+            : Infinity;
+  }
+}
+
+/**
+ * Where the host stands: whether its text is light on dark.
+ * @param {Element} element
+ */
+export function isDark(element) {
+  const numbers = getComputedStyle(element).color.match(/[\d.]+/g)?.map(Number) ?? [0, 0, 0];
+  const [r, g, b] = getComputedStyle(element).color.startsWith("color(") ? numbers.map((v) => v * 255) : numbers;
+  return 0.299 * r + 0.587 * g + 0.114 * b > 127;
+}
+
+/**
+ * Call back when the host changes between light and dark.
+ * @param {() => void} listener
+ * @param {AbortSignal} signal
+ */
+export function watchTheme(listener, signal) {
+  const observer = new MutationObserver(listener);
+  const options = { attributes: true, attributeFilter: ["class", "style", "data-jp-theme-name", "data-jp-theme-light", "theme"] };
+  observer.observe(document.body, options);
+  observer.observe(document.documentElement, options);
+  signal.addEventListener("abort", () => observer.disconnect(), { once: true });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", listener, { signal });
+}
+
+/**
+ * Pictures of one series set, decoded off the main thread, nearest to the current step first.
+ */
+export class Pictures {
+  /** @type {Map<string, ImageBitmap>} */
+  #ready = new Map();
+  /** @type {Set<string>} */
+  #asked = new Set();
+  /** @type {Set<string>} */
+  #failed = new Set();
+  /** @type {{key: string, index: number, start: number, end: number}[][]} by sample */
+  #places = [];
+  #running = 0;
+  #sample = 0;
+  #step = 0;
+
+  /**
+   * @param {Uint8Array} bytes
+   * @param {Record<string, {lengths: number[][]}>} header
+   * @param {() => void} onReady called when a picture has arrived
+   * @param {AbortSignal} signal
+   */
+  constructor(bytes, header, onReady, signal) {
+    this.bytes = bytes;
+    this.onReady = onReady;
+    this.signal = signal;
+    let at = 0;
+    for (const [series, { lengths }] of Object.entries(header)) {
+      lengths.forEach((files, sample) =>
+        files.forEach((length, index) => {
+          const key = `${series}/${sample}/${index}`;
+          (this.#places[sample] ??= []).push({ key, index, start: at, end: at + length });
+          at += length;
+        }),
+      );
+    }
+    signal.addEventListener("abort", () => this.#drop(() => true), { once: true });
+  }
+
+  /** @param {(key: string) => boolean} chosen */
+  #drop(chosen) {
+    for (const [key, bitmap] of this.#ready) {
+      if (!chosen(key)) continue;
+      bitmap.close();
+      this.#ready.delete(key);
+    }
+    for (const key of [...this.#asked]) if (chosen(key)) this.#asked.delete(key);
+  }
+
+  /**
+   * @param {string} series
+   * @param {number} sample
+   * @param {number} index
+   * @returns {ImageBitmap | undefined} undefined until it is decoded
+   */
+  get(series, sample, index) {
+    return this.#ready.get(`${series}/${sample}/${index}`);
+  }
+
+  /** Whether all pictures of the sample that is wanted are there. */
+  get settled() {
+    return (this.#places[this.#sample] ?? []).every(({ key }) => this.#ready.has(key) || this.#failed.has(key));
+  }
+
+  /**
+   * Decode this sample's pictures, the ones around a step first; let go of the other samples'.
+   * @param {number} sample
+   * @param {number} step
+   */
+  want(sample, step) {
+    if (sample !== this.#sample) this.#drop((key) => key.split("/")[1] !== String(sample));
+    this.#sample = sample;
+    this.#step = step;
+    while (this.#running < 4 && this.#next()) this.#running += 1;
+  }
+
+  /** Start decoding the nearest picture that nobody asked for yet. */
+  #next() {
+    if (this.signal.aborted) return false;
+    let best = null;
+    let nearest = Infinity;
+    for (const place of this.#places[this.#sample] ?? []) {
+      const distance = Math.abs(place.index - this.#step);
+      if (distance < nearest && !this.#asked.has(place.key)) {
+        nearest = distance;
+        best = place;
+      }
+    }
+    if (!best) return false;
+    this.#asked.add(best.key);
+    void this.#decode(best);
+    return true;
+  }
+
+  /** @param {{key: string, start: number, end: number}} place */
+  async #decode({ key, start, end }) {
+    // A copy, because the bytes may lie in memory that a Blob refuses (shared with the host).
+    const blob = new Blob([this.bytes.slice(start, end)], { type: "image/webp" });
+    const bitmap = await createImageBitmap(blob).catch(() => null);
+    if (!bitmap) this.#failed.add(key);
+    if (bitmap && !this.signal.aborted && this.#asked.has(key)) this.#ready.set(key, bitmap);
+    else bitmap?.close();
+    if (!this.signal.aborted) this.onReady();
+    if (!this.#next()) this.#running -= 1;
+  }
+}
+
+/**
+ * Fit a canvas to its box in device pixels.
+ * @param {HTMLCanvasElement} canvas
+ * @returns {CanvasRenderingContext2D | null} null while it has no size
+ */
+export function fitCanvas(canvas) {
+  const ratio = window.devicePixelRatio || 1;
+  const width = Math.round(canvas.clientWidth * ratio);
+  const height = Math.round(canvas.clientHeight * ratio);
+  if (!width || !height) return null;
+  if (canvas.width !== width || canvas.height !== height) {
+    canvas.width = width;
+    canvas.height = height;
+  }
+  return canvas.getContext("2d");
+}
