@@ -1,0 +1,187 @@
+"""Loads the embedded model from the package's own files; never asks the network."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+    from transformers import (
+        CLIPImageProcessorPil,
+        CLIPTextModelWithProjection,
+        CLIPTokenizer,
+        CLIPVisionModelWithProjection,
+    )
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""The diffusers directory with the embedded model's weights."""
+
+TASKS = ("text-to-image", "image-to-image", "inpainting")
+
+
+def load_tiny(
+    task: str = "text-to-image",
+    *,
+    adapter: bool = False,
+    sharing: DiffusionPipeline | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> Any:
+    """Loads the embedded latent diffusion model as a standard diffusers pipeline.
+
+    It draws 64×64 pictures of one object in a scene, such as "a large blue boat on water at sunset";
+    25 steps take about a second on two CPU cores.
+
+    Args:
+        task: "text-to-image", "image-to-image" or "inpainting".
+        adapter: Load the image adapter too (IP-Adapter's format), so that a vector of the joint
+            text-image space can be the condition: ``ip_adapter_image`` or
+            ``ip_adapter_image_embeds``. Every call then needs one of them.
+        sharing: A pipeline loaded before, whose modules the new one uses instead of copies.
+        device: Where to put the modules.
+        dtype: Their floating-point type; float32 by default.
+
+    Returns:
+        A `StableDiffusionPipeline`, `StableDiffusionImg2ImgPipeline` or
+        `StableDiffusionInpaintPipeline` without a safety checker.
+
+    Raises:
+        ValueError: If the task is unknown, or `sharing` is given together with `adapter`.
+        FileNotFoundError: If the weights are missing from the installation.
+
+    Example:
+        >>> pipe = load_tiny()
+        >>> pipe("a blue fish on sand", num_inference_steps=25).images[0].size
+        (64, 64)
+    """
+    if task not in TASKS:
+        raise ValueError(f"task is {task!r}; expected one of {', '.join(TASKS)}")
+    import torch
+
+    with _silence():
+        from diffusers import (
+            StableDiffusionImg2ImgPipeline,
+            StableDiffusionInpaintPipeline,
+            StableDiffusionPipeline,
+        )
+
+    kinds = (
+        StableDiffusionPipeline,
+        StableDiffusionImg2ImgPipeline,
+        StableDiffusionInpaintPipeline,
+    )
+    kind = dict(zip(TASKS, kinds, strict=True))[task]
+    if sharing is not None:
+        if adapter:
+            raise ValueError(
+                "adapter=True was given together with sharing=…; the adapter belongs to the shared "
+                "UNet: load the first pipeline with adapter=True and share that one"
+            )
+        return _quiet(kind(**sharing.components, requires_safety_checker=False))
+    _check_installed()
+    with _silence():
+        pipe = kind.from_pretrained(
+            WEIGHTS,
+            torch_dtype=dtype or torch.float32,
+            local_files_only=True,
+            safety_checker=None,
+            requires_safety_checker=False,
+        )
+    if adapter:
+        _check_installed("adapter/adapter.safetensors", "the image adapter")
+        pipe.load_ip_adapter(
+            str(WEIGHTS),
+            subfolder="adapter",
+            weight_name="adapter.safetensors",
+            local_files_only=True,
+        )
+    return _quiet(pipe.to(device))
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing on stderr about parts that are not needed here, or about loading that takes a moment."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    found = []
+    for log in (diffusers_logging, transformers_logging):
+        found.append((log, log.get_verbosity(), log.is_progress_bar_enabled()))
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # torch_dtype: older diffusers know no dtype
+            yield
+    finally:
+        for log, verbosity, bars in found:
+            log.set_verbosity(verbosity)
+            if bars:
+                log.enable_progress_bar()
+
+
+def _quiet(pipe: Any) -> Any:
+    """Bars shorter than a breath only flicker."""
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _check_installed(file: str = "model_index.json", what: str = "the embedded model") -> None:
+    if not (WEIGHTS / file).is_file():
+        raise FileNotFoundError(
+            f"the weights of {what} are missing from this installation of ldm_viz "
+            f"(no tiny/weights/{file} in the package); reinstall ldm_viz, or train them "
+            "with: python -m ldm_viz.tiny.training"
+        )
+
+
+@dataclass(frozen=True)
+class JointSpace:
+    """The two towers of the joint text-image space, with what turns texts and pictures into input.
+
+    Both towers end in vectors of 128 numbers that can be compared, added and subtracted.
+    """
+
+    text: CLIPTextModelWithProjection
+    vision: CLIPVisionModelWithProjection
+    tokenizer: CLIPTokenizer
+    image_processor: CLIPImageProcessorPil
+
+
+def load_joint_space(device: str | torch.device = "cpu") -> JointSpace:
+    """Loads the joint text-image space the embedded model's adapter takes its vectors from.
+
+    Args:
+        device: Where to put the towers.
+
+    Raises:
+        FileNotFoundError: If the weights are missing from the installation.
+    """
+    _check_installed("joint_text/model.safetensors", "the joint text-image space")
+    import torch
+    from transformers import (
+        CLIPImageProcessorPil,
+        CLIPTextModelWithProjection,
+        CLIPTokenizer,
+        CLIPVisionModelWithProjection,
+    )
+
+    options: dict[str, Any] = {"dtype": torch.float32, "local_files_only": True}
+    text = CLIPTextModelWithProjection.from_pretrained(WEIGHTS / "joint_text", **options)
+    vision = CLIPVisionModelWithProjection.from_pretrained(
+        WEIGHTS / "adapter" / "image_encoder", **options
+    )
+    return JointSpace(
+        text.to(device).eval(),
+        vision.to(device).eval(),
+        CLIPTokenizer.from_pretrained(WEIGHTS / "tokenizer", local_files_only=True),
+        CLIPImageProcessorPil.from_pretrained(WEIGHTS / "adapter", local_files_only=True),
+    )
