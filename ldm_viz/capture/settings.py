@@ -1,0 +1,128 @@
+"""What a run was asked for, in plain values, and the pictures it returned."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+from typing import Any
+
+import diffusers
+import numpy as np
+import PIL.Image
+import torch
+
+_ARGUMENTS = (
+    "prompt",
+    "prompt_2",
+    "negative_prompt",
+    "negative_prompt_2",
+    "num_inference_steps",
+    "guidance_scale",
+    "true_cfg_scale",
+    "guidance_rescale",
+    "eta",
+    "strength",
+    "height",
+    "width",
+    "num_images_per_prompt",
+    "clip_skip",
+    "timesteps",
+    "sigmas",
+    "output_type",
+    "padding_mask_crop",
+)
+
+
+def describe_call(pipe: Any, call: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What a pipeline was called with, defaults included.
+
+    Args:
+        pipe: The pipeline.
+        call: Its ``__call__`` function.
+        args: Positional arguments, without the pipeline.
+        kwargs: Keyword arguments.
+
+    Returns:
+        Plain values by argument name, and ``pipeline``, ``seed`` and ``versions``.
+    """
+    bound = inspect.signature(call).bind_partial(pipe, *args, **kwargs)
+    bound.apply_defaults()
+    given = bound.arguments
+    settings: dict[str, Any] = {"pipeline": type(pipe).__name__}
+    settings |= {name: given[name] for name in _ARGUMENTS if given.get(name) is not None}
+    seed = _seed(given.get("generator"))
+    if seed is not None:
+        settings["seed"] = seed
+    settings["versions"] = {name: _version(name) for name in ("ldm_viz", "diffusers", "torch")}
+    return settings
+
+
+def describe_scheduler(scheduler: Any) -> dict[str, Any]:
+    """A scheduler's class and configuration, without what diffusers keeps in it for itself."""
+    config: Any = getattr(scheduler, "config", None)
+    items = config.items() if hasattr(config, "items") else ()
+    return {
+        "scheduler": type(scheduler).__name__,
+        "scheduler_config": {name: value for name, value in items if not str(name).startswith("_")},
+    }
+
+
+def picture_array(output: Any, output_type: Any, batch: int) -> np.ndarray | None:
+    """A pipeline's pictures as ``(batch, h, w, 3)`` uint8; None if it returned none.
+
+    Args:
+        output: What the pipeline returned.
+        output_type: What it was asked for.
+        batch: How many there should be.
+    """
+    if output is None or output_type == "latent":
+        return None
+    images = getattr(output, "images", None)
+    if images is None and isinstance(output, tuple) and output:
+        images = output[0]
+    if (
+        isinstance(images, list)
+        and images
+        and all(isinstance(image, PIL.Image.Image) for image in images)
+    ):
+        arrays = [np.asarray(image.convert("RGB")) for image in images]
+        if len({array.shape for array in arrays}) > 1:
+            return None
+        pictures = np.stack(arrays)
+    elif isinstance(images, torch.Tensor) and images.ndim == 4:
+        pictures = to_bytes(images.detach().cpu().permute(0, 2, 3, 1).float().numpy())
+    elif isinstance(images, np.ndarray) and images.ndim == 4:
+        pictures = to_bytes(images)
+    else:
+        return None
+    return pictures if len(pictures) == batch and pictures.shape[-1] == 3 else None
+
+
+def to_bytes(images: np.ndarray) -> np.ndarray:
+    """Pictures in [0, 1] as uint8 ``(batch, h, w, 3)``, rounded as diffusers does."""
+    if images.dtype != np.uint8:
+        with np.errstate(invalid="ignore"):  # a NaN has no right byte; diffusers casts it too
+            images = (images * 255).round().astype(np.uint8)
+    return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
+
+
+def _seed(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.initial_seed()
+    if (
+        isinstance(generator, list)
+        and generator
+        and all(isinstance(g, torch.Generator) for g in generator)
+    ):
+        return [g.initial_seed() for g in generator]
+    return None
+
+
+def _version(name: str) -> str:
+    loaded = {"diffusers": diffusers, "torch": torch}.get(name)
+    if loaded is not None:
+        return str(loaded.__version__)
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

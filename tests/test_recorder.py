@@ -1,0 +1,510 @@
+"""The recorder leaves a pipeline as it found it, whatever happens, and says clearly what it cannot
+do."""
+
+import gc
+import threading
+import time
+import warnings
+import weakref
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from pipelines import build_pipeline, call_arguments, use_scheduler
+
+import ldm_viz as lv
+from ldm_viz.capture import RecordingWarning, decoders, hooks
+
+
+@pytest.fixture
+def pipe():
+    return build_pipeline()
+
+
+def snapshot(pipe):
+    """Everything a recorder could have touched: classes, instances, modules and their hooks."""
+    graph = {}
+    for instance in (pipe, pipe.scheduler, pipe.image_processor):
+        for owner in type(instance).__mro__[:-1]:
+            graph[owner] = list(vars(owner).items())
+        graph[id(instance)] = [
+            (k, id(v)) for k, v in vars(instance).items() if not k.startswith("_num")
+        ]
+    for component in (pipe.unet, pipe.vae, pipe.text_encoder):
+        for module in component.modules():
+            graph[type(module)] = list(vars(type(module)).items())
+            hooks = [(k, list(v.items())) for k, v in vars(module).items() if k.endswith("hooks")]
+            graph[id(module)] = [hooks, list(vars(module))]
+    # The scheduler's own counters and the pipeline's own flags change in any run.
+    graph.pop(id(pipe.scheduler))
+    graph["scheduler"] = sorted(set(vars(pipe.scheduler)) - {"num_inference_steps", "_step_index"})
+    graph[id(pipe)] = [item for item in graph[id(pipe)] if item[0] not in PIPELINE_FLAGS]
+    return graph
+
+
+PIPELINE_FLAGS = (
+    "_internal_dict",  # made anew when a component is assigned
+    "_interrupt",
+    "_guidance_scale",
+    "_guidance_rescale",
+    "_clip_skip",
+    "_cross_attention_kwargs",
+)
+
+
+@pytest.fixture
+def unchanged(pipe):
+    """Checks on leaving that the pipeline is as it was when the test began."""
+    pipe(**call_arguments("text-to-image"))
+    before = snapshot(pipe)
+    yield
+    after = snapshot(pipe)
+    assert after.keys() == before.keys()
+    for key in before:
+        assert after[key] == before[key], key
+    assert not hooks._patches
+    assert hooks.active() is None
+
+
+def raiser(error, at=2):
+    """A function that raises on its at-th call."""
+    calls = []
+
+    def call(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == at:
+            raise error
+
+    return call
+
+
+class Boom(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "error", [Boom("no"), KeyboardInterrupt(), SystemExit(1), torch.OutOfMemoryError("no")]
+)
+@pytest.mark.parametrize("where", ["unet", "scheduler", "callback", "decoder"])
+def test_hooks_are_gone_after_an_error(pipe, unchanged, where, error, monkeypatch):
+    arguments = call_arguments("text-to-image")
+    fail = raiser(error, at=1 if where == "decoder" else 3)
+    with monkeypatch.context() as patch:
+        if where == "unet":
+            handle = pipe.unet.register_forward_pre_hook(fail)
+        elif where == "scheduler":
+            original = diffusers.DDIMScheduler._get_variance
+            patch.setattr(
+                diffusers.DDIMScheduler,
+                "_get_variance",
+                lambda *a, **k: fail() or original(*a, **k),
+            )
+        elif where == "callback":
+            arguments["callback_on_step_end"] = lambda pipe, step, timestep, tensors: (
+                fail() or tensors
+            )
+        else:
+            pipe.vae.decode = fail
+        with lv.Recorder(pipe) as recorder, pytest.raises(type(error)) as raised:
+            pipe(**arguments)
+        if where == "unet":
+            handle.remove()
+        if where == "decoder":
+            del pipe.vae.decode
+    assert raised.value is error
+    trajectory = recorder.trajectory
+    steps = {"unet": 2, "scheduler": 2, "callback": 3, "decoder": 4}[where]
+    assert len(trajectory) == steps
+    assert trajectory.status == ("failed" if isinstance(error, Exception) else "interrupted")
+    assert type(error).__name__ in trajectory.error
+    assert trajectory.images is None and not trajectory.frames
+    bare = pipe(**call_arguments("text-to-image", output_type="latent")).images
+    if where == "decoder":
+        assert np.array_equal(trajectory.latents[-1], bare.numpy())
+    decoded = recorder.decode()
+    assert decoded.frames["latents"].shape == (steps + 1, 1, 16, 16, 3)
+    assert recorder.trajectory is decoded
+
+
+def test_hooks_are_gone_after_success_and_an_error_between_calls(pipe, unchanged):
+    with pytest.raises(Boom), lv.Recorder(pipe) as recorder:
+        pipe(**call_arguments("text-to-image"))
+        pipe(**call_arguments("text-to-image", num_inference_steps=3))
+        raise Boom
+    assert [len(t) for t in recorder.trajectories] == [4, 3]
+    pipe(**call_arguments("text-to-image"))
+    assert len(recorder.trajectories) == 2
+
+
+def test_forward_attributes_of_others_stay(pipe, unchanged):
+    """Caching and offloading put a forward on instances; it is still there, and was called,
+    afterwards."""
+    original, calls = pipe.unet.forward, []
+
+    def forward(*args, **kwargs):
+        calls.append(1)
+        return original(*args, **kwargs)
+
+    pipe.unet.forward = forward
+    with lv.Recorder(pipe) as recorder:
+        pipe(**call_arguments("text-to-image"))
+    assert vars(pipe.unet)["forward"] is forward and len(calls) == 4
+    assert len(recorder.trajectory) == 4
+    del pipe.unet.forward
+
+
+def test_a_patch_put_on_top_meanwhile_stays(pipe):
+    cls = type(pipe.scheduler)
+    original = vars(cls)["step"]
+    with lv.Recorder(pipe) as recorder:
+
+        def meddle(pipe, step, timestep, tensors):
+            if step == 1:
+                ours = vars(cls)["step"]
+                cls.step = lambda *args, **kwargs: ours(*args, **kwargs)
+            return tensors
+
+        pipe(**call_arguments("text-to-image", callback_on_step_end=meddle))
+    try:
+        assert vars(cls)["step"] is not original
+        pipe(**call_arguments("text-to-image"))
+        assert len(recorder.trajectories) == 1
+        assert len(recorder.trajectory) == 4
+    finally:
+        cls.step = original
+
+
+def test_interruption_by_the_pipelines_flag(pipe, unchanged):
+    def interrupt(pipe, step, timestep, tensors):
+        pipe._interrupt = step == 1
+        return tensors
+
+    arguments = call_arguments("text-to-image", callback_on_step_end=interrupt)
+    bare = pipe(**arguments).images
+    with lv.Recorder(pipe) as recorder:
+        recorded = pipe(
+            **{**arguments, **call_arguments("text-to-image"), "callback_on_step_end": interrupt}
+        ).images
+    assert np.array_equal(bare, recorded)
+    trajectory = recorder.trajectory
+    assert trajectory.status == "interrupted" and len(trajectory) == 2
+    assert trajectory.error == "stopped after 2 of 4 steps"
+    assert np.array_equal(trajectory.frames["latents"][-1], trajectory.images)
+
+
+def test_stop(pipe, unchanged):
+    steps = []
+
+    def look(live):
+        steps.append((live.step, live.steps, tuple(live.latents.shape), live.x0 is not None))
+        if live.step == 1:
+            recorder.stop()
+
+    with lv.Recorder(pipe, on_step=look) as recorder:
+        recorder.stop()  # nothing runs: nothing happens
+        pipe(**call_arguments("text-to-image"))
+    assert steps == [(0, 4, (1, 4, 8, 8), True), (1, 4, (1, 4, 8, 8), True)]
+    assert recorder.trajectory.status == "interrupted"
+
+
+def test_stop_at_the_last_step_is_a_complete_run(pipe):
+    with lv.Recorder(pipe, on_step=lambda live: live.step == 3 and recorder.stop()) as recorder:
+        pipe(**call_arguments("text-to-image"))
+    assert recorder.trajectory.complete
+
+
+def test_a_fault_of_on_step_does_not_stop_the_run(pipe, unchanged):
+    bare = pipe(**call_arguments("text-to-image")).images
+    with (
+        lv.Recorder(pipe, on_step=raiser(Boom("oh"))) as recorder,
+        pytest.warns(RecordingWarning, match="Boom: oh"),
+    ):
+        images = pipe(**call_arguments("text-to-image")).images
+    assert np.array_equal(bare, images)
+    assert "Boom" in recorder.trajectory.settings["recording_faults"][0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run._copy",
+        "run._is_denoiser",
+        "run._is_scheduler",
+        "run._may_hold_branches",
+        "run.assemble",
+        "run.describe_call",
+        "run.picture_array",
+        "run.predictions.named_outputs",
+        "run.predictions.noise_level",
+        "run.predictions.predict_x0",
+        "loops.describe_scheduler",
+        "loops.gather",
+        "loops.tell_branches",
+        "recorder.decode_frames",
+    ],
+)
+def test_our_own_faults_never_reach_the_run(pipe, unchanged, name, monkeypatch):
+    scheduler = pipe.scheduler
+    use_scheduler(pipe, diffusers.DPMSolverMultistepScheduler)
+    bare = pipe(**call_arguments("text-to-image")).images
+
+    def broken(*args, **kwargs):
+        raise Boom(name)
+
+    monkeypatch.setattr(f"ldm_viz.capture.{name}", broken)
+    with lv.Recorder(pipe), warnings.catch_warnings():
+        warnings.simplefilter("error", RecordingWarning)  # not even a warning made an error
+        images = pipe(**call_arguments("text-to-image")).images
+    assert np.array_equal(bare, images)
+    pipe.scheduler = scheduler
+
+
+@pytest.mark.parametrize("error", [Boom("no"), KeyboardInterrupt()])
+def test_the_trajectory_survives_when_decoding_fails(pipe, unchanged, error, monkeypatch):
+    original = pipe.vae.decode
+    calls = []
+
+    def decode(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise error
+        return original(*args, **kwargs)
+
+    pipe.vae.decode = decode
+    with monkeypatch.context() as patch:
+        patch.setattr(decoders, "_PIXELS_AT_ONCE", 1)
+        recorder = lv.Recorder(pipe)
+        with recorder:
+            if isinstance(error, Exception):
+                with pytest.warns(RecordingWarning, match="decoding frames: Boom"):
+                    assert pipe(**call_arguments("text-to-image")).images is not None
+            else:
+                with pytest.raises(KeyboardInterrupt):
+                    pipe(**call_arguments("text-to-image"))
+    del pipe.vae.decode
+    assert recorder.trajectory.complete
+    assert recorder.trajectory.images is not None
+    assert not recorder.trajectory.frames
+
+
+def test_a_second_recorder_on_the_same_pipeline_is_refused(pipe, unchanged):
+    with lv.Recorder(pipe) as recorder:
+        with pytest.raises(lv.RecordingError, match="being recorded already"):
+            lv.Recorder(pipe).__enter__()
+        with pytest.raises(lv.RecordingError), recorder:
+            pass
+        with pytest.raises(lv.RecordingError):
+            lv.record(pipe, "a star", num_inference_steps=2)
+        pipe(**call_arguments("text-to-image"))
+    assert len(recorder.trajectory) == 4
+    with lv.Recorder(pipe) as other:
+        pipe(**call_arguments("text-to-image"))
+    assert len(other.trajectories) == len(recorder.trajectories) == 1
+
+
+def test_two_pipelines_sharing_modules(pipe, unchanged):
+    """Each recorder hears its own pipeline only, also where a pipeline runs inside another's
+    callback."""
+    other = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
+    other.set_progress_bar_config(disable=True)
+    other.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
+    third = StableDiffusionPipeline(**pipe.components, requires_safety_checker=False)
+    third.set_progress_bar_config(disable=True)
+    third.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
+    alone = pipe(**call_arguments("text-to-image")).images
+
+    def nested(pipe, step, timestep, tensors):
+        if step == 1:
+            other(**call_arguments("image-to-image", strength=1.0, num_inference_steps=3))
+            third(**call_arguments("text-to-image", num_inference_steps=2))
+        return tensors
+
+    with lv.Recorder(pipe) as first, lv.Recorder(other) as second:
+        images = pipe(**call_arguments("text-to-image", callback_on_step_end=nested)).images
+        other(**call_arguments("image-to-image", strength=1.0, num_inference_steps=5))
+    assert np.array_equal(alone, images)
+    assert [len(t) for t in first.trajectories] == [4]
+    assert [len(t) for t in second.trajectories] == [3, 5]
+    assert list(first.trajectory.noise_prediction) == ["unconditional", "conditional", "guided"]
+
+
+def test_threads(pipe, unchanged):
+    """Pipelines of one class in several threads, some recorded, some not."""
+    pipes = [pipe, *(build_pipeline() for _ in range(2))]
+    expected = pipe(**call_arguments("text-to-image")).images
+    results, lengths, errors = {}, {}, []
+    barrier = threading.Barrier(len(pipes))
+
+    def work(place, recorded):
+        try:
+            barrier.wait()
+            for repeat in range(2):
+                steps = call_arguments(
+                    "text-to-image", callback_on_step_end=lambda *g: time.sleep(0.001) or g[3]
+                )
+                if recorded:
+                    with lv.Recorder(pipes[place], frames=None) as recorder:
+                        results[place, repeat] = pipes[place](**steps).images
+                    lengths[place, repeat] = [len(t) for t in recorder.trajectories]
+                else:
+                    results[place, repeat] = pipes[place](**steps).images
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [
+        threading.Thread(target=work, args=(place, place % 2 == 0)) for place in range(len(pipes))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(results) == 6 and all(
+        np.array_equal(images, expected) for images in results.values()
+    )
+    assert set(map(tuple, lengths.values())) == {(4,)}
+
+
+def test_a_recorder_entered_elsewhere_than_the_run(pipe, unchanged):
+    with lv.Recorder(pipe) as recorder:
+        thread = threading.Thread(target=lambda: pipe(**call_arguments("text-to-image")))
+        thread.start()
+        thread.join()
+    assert len(recorder.trajectory) == 4
+
+
+def test_scheduler_exchanged_inside_the_block(pipe):
+    with lv.Recorder(pipe) as recorder:
+        pipe(**call_arguments("text-to-image"))
+        use_scheduler(pipe, diffusers.EulerDiscreteScheduler)
+        pipe(**call_arguments("text-to-image"))
+    assert [t.settings["scheduler"] for t in recorder.trajectories] == [
+        "DDIMScheduler",
+        "EulerDiscreteScheduler",
+    ]
+
+
+def test_a_scheduler_that_extends_another_counts_once(pipe):
+    class Louder(diffusers.DDIMScheduler):
+        def step(self, *args, **kwargs):
+            return super().step(*args, **kwargs)
+
+    pipe.scheduler = Louder.from_config(pipe.scheduler.config)
+    with lv.Recorder(pipe) as recorder:
+        pipe(**call_arguments("text-to-image"))
+    assert len(recorder.trajectory) == 4
+
+
+def test_a_pipeline_that_inherits_its_call(pipe):
+    class Mine(StableDiffusionPipeline):
+        pass
+
+    class Louder(StableDiffusionPipeline):
+        def __call__(self, *args, **kwargs):
+            return super().__call__(*args, **kwargs)
+
+    bare = pipe(**call_arguments("text-to-image")).images
+    for kind in (Mine, Louder):
+        other = kind(**pipe.components, requires_safety_checker=False)
+        other.set_progress_bar_config(disable=True)
+        with lv.Recorder(other) as recorder, lv.Recorder(pipe) as unused:
+            assert np.array_equal(other(**call_arguments("text-to-image")).images, bare)
+        assert [len(t) for t in recorder.trajectories] == [4]
+        assert not unused.trajectories
+
+
+def test_nothing_keeps_the_pipeline_alive():
+    pipe = build_pipeline()
+    with lv.Recorder(pipe) as recorder:
+        pipe(**call_arguments("text-to-image"))
+    trajectory, gone = recorder.trajectory, weakref.ref(pipe)
+    del pipe, recorder
+    gc.collect()
+    assert gone() is None
+    assert len(trajectory) == 4
+
+
+def test_record_is_the_same_as_calling(pipe):
+    bare = pipe(
+        "a boat",
+        generator=torch.Generator().manual_seed(7),
+        num_inference_steps=3,
+        output_type="np",
+    ).images
+    trajectory = lv.record(pipe, "a boat", seed=7, num_inference_steps=3, progress=False)
+    assert np.array_equal(trajectory.images, (bare * 255).round().astype(np.uint8))
+    assert trajectory.settings["seed"] == 7
+    assert trajectory.settings["prompt"] == "a boat"
+    assert trajectory.settings["pipeline"] == "StableDiffusionPipeline"
+
+
+def test_record_hands_over_what_it_has(pipe, unchanged):
+    def interrupt(pipe, step, timestep, tensors):
+        if step == 1:
+            raise KeyboardInterrupt
+        return tensors
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        lv.record(pipe, "a boat", num_inference_steps=4, callback_on_step_end=interrupt)
+    assert len(raised.value.trajectory) == 2
+    assert "2 steps recorded so far" in raised.value.__notes__[0]
+    with pytest.raises(ValueError) as refused:
+        lv.record(pipe, "a boat", height=3, width=3)
+    assert not hasattr(refused.value, "trajectory")
+
+
+@pytest.mark.parametrize("steps", [0, -1, 10**9, 2.5, "5", None, True, float("nan"), [4]])
+def test_steps_that_make_no_sense(pipe, steps):
+    with pytest.raises(
+        ValueError, match="num_inference_steps must be a whole number from 1 to 1000"
+    ):
+        lv.record(pipe, "a boat", num_inference_steps=steps)
+
+
+@pytest.mark.parametrize("prompt", [3, b"a boat", ["a", 3], [], {"a": 1}, ("a", "b")])
+def test_prompts_that_make_no_sense(pipe, prompt):
+    with pytest.raises(TypeError, match="prompt must be text or a list of texts"):
+        lv.record(pipe, prompt)
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, "stable-diffusion", StableDiffusionPipeline, torch.nn.Linear(1, 1), object()]
+)
+def test_what_is_not_a_pipeline(wrong):
+    for function in (lv.record, lv.Recorder):
+        with pytest.raises(TypeError, match="Expected a diffusers pipeline, got"):
+            function(wrong)
+
+
+def test_options_that_make_no_sense(pipe):
+    with pytest.raises(ValueError, match="keep may hold"):
+        lv.Recorder(pipe, keep=("latents", "noise"))
+    with pytest.raises(ValueError, match="frames must be"):
+        lv.Recorder(pipe, frames="fast")
+    with pytest.raises(TypeError, match="on_step"):
+        lv.Recorder(pipe, on_step=3)
+    with pytest.raises(ValueError, match="seed"):
+        lv.record(pipe, "a boat", seed="seven")
+    with pytest.raises(ValueError, match="either seed or generator"):
+        lv.record(pipe, "a boat", seed=7, generator=torch.Generator())
+    with pytest.raises(lv.RecordingError, match="Nothing has been recorded"):
+        lv.Recorder(pipe).decode()
+
+
+def test_a_pipeline_without_weights(pipe):
+    pipe.unet.to("meta")
+    with pytest.raises(ValueError, match=r"pipeline's unet .* has no weights"):
+        lv.record(pipe, "a boat")
+
+
+def test_a_run_without_steps(pipe):
+    with lv.Recorder(pipe) as recorder:
+        pipe(**call_arguments("text-to-image", callback_on_step_end=None), timesteps=None)
+    pipe.scheduler.set_timesteps = lambda *args, **kwargs: setattr(
+        pipe.scheduler, "timesteps", torch.tensor([])
+    )
+    with pytest.raises(lv.RecordingError, match="without a step"):
+        lv.record(pipe, "a boat", num_inference_steps=2)
+    assert len(recorder.trajectories) == 1
