@@ -1,6 +1,6 @@
 """See and explore the internals of latent diffusion models, step by step.
 
-Importing this package is cheap: it loads neither torch nor diffusers nor plotly. Every public name is
+Importing this package is cheap: it loads neither torch nor diffusers nor the widgets. Every public name is
 found when it is first used.
 
 Example:

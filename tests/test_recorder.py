@@ -508,3 +508,21 @@ def test_a_run_without_steps(pipe):
     with pytest.raises(lv.RecordingError, match="without a step"):
         lv.record(pipe, "a boat", num_inference_steps=2)
     assert len(recorder.trajectories) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [("steps", "num_inference_steps"), ("guidance", "guidance_scale"), ("heigth", "height")],
+)
+def test_an_argument_the_pipeline_would_swallow_is_refused(wrong, meant):
+    with pytest.raises(TypeError, match=f"takes no argument '{wrong}'; did you mean {meant}"):
+        lv.record(build_pipeline(), "a cat", **{wrong: 3})
+
+
+def test_a_recorder_says_what_it_holds():
+    pipe = build_pipeline()
+    recorder = lv.Recorder(pipe, frames=None)
+    assert repr(recorder) == "Recorder of StableDiffusionPipeline: no runs recorded"
+    with recorder:
+        pipe("a cat", num_inference_steps=1)
+    assert repr(recorder) == "Recorder of StableDiffusionPipeline: 1 run recorded"

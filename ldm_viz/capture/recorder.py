@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 import threading
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from difflib import get_close_matches
 from typing import Any, Self
 
 import diffusers
@@ -88,6 +90,11 @@ class Recorder:
     def trajectory(self) -> Trajectory | None:
         """The last denoising loop recorded, None before the first; ``trajectories`` has all."""
         return self.trajectories[-1] if self.trajectories else None
+
+    def __repr__(self) -> str:
+        count = len(self.trajectories)
+        runs = "1 run" if count == 1 else f"{count or 'no'} runs"
+        return f"Recorder of {type(self.pipe).__name__}: {runs} recorded"
 
     def __enter__(self) -> Self:
         owner = definer(type(self.pipe).__mro__, "__call__")
@@ -225,7 +232,8 @@ def record(
         denoising loops, the last.
 
     Raises:
-        TypeError: ``pipe`` is not a diffusers pipeline, or the prompt not text.
+        TypeError: ``pipe`` is not a diffusers pipeline, the prompt not text, or the pipeline takes
+            no argument of a name in ``call``.
         ValueError: The number of steps or the seed makes no sense, or the pipeline has no weights.
         RecordingError: The pipeline is being recorded already, or went through no step that could
             be recorded.
@@ -238,6 +246,7 @@ def record(
     """
     _check_pipeline(pipe)
     _check_prompt(prompt)
+    _check_names(pipe, call)
     _check_weights(pipe)
     own_schedule = call.get("timesteps") is not None or call.get("sigmas") is not None
     if "num_inference_steps" in call and not own_schedule:
@@ -274,6 +283,8 @@ def _attach(error: BaseException, trajectory: Trajectory) -> None:
     steps = f"the {len(trajectory)} steps recorded so far"
     error.add_note(f"ldm_viz: {steps} are in this exception's `trajectory`.")
 
+
+_LEGACY = ("callback", "callback_steps")  # taken through **kwargs, and still heeded by some
 
 _lock = threading.Lock()
 _recorders: dict[int, Recorder] = {}
@@ -317,6 +328,21 @@ def _check_prompt(prompt: Any) -> None:
         return
     found = "an empty list" if prompt == [] else f"{prompt!r:.60}"
     raise TypeError(f"prompt must be text or a list of texts, not {found}.")
+
+
+def _check_names(pipe: Any, call: Iterable[str]) -> None:
+    """Refuses what the pipeline does not take: many have a ``**kwargs`` that swallows it silently."""
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    if not {"prompt", "num_inference_steps"} <= set(parameters):
+        return  # a pipeline that takes its inputs otherwise: it must judge itself
+    known = [name for name in parameters if name not in ("self", "args", "kwargs")]
+    for name in call:
+        if name in known or name in _LEGACY:
+            continue
+        parts = [n for n in known if name in n.split("_")]
+        near = (parts or get_close_matches(name, known, 1) or [""])[0]
+        hint = f"did you mean {near}?" if near else f"it takes {', '.join(known)}."
+        raise TypeError(f"{type(pipe).__name__} takes no argument {name!r}; {hint}")
 
 
 def _check_weights(pipe: Any) -> None:

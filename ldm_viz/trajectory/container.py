@@ -32,6 +32,10 @@ def write_safetensors(
     Raises:
         OSError: It cannot be written; what was there before is untouched.
     """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the path of a file to write")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into")
     # Widest first keeps every tensor aligned to its item size, as safetensors' own writer does.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)}

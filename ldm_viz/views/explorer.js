@@ -286,7 +286,7 @@ function makeStage(context, pictures, hasPictures) {
   const panels = [];
   if (hasPictures) {
     const how = header.frames_source === "linear" ? " Colours are a linear preview." : "";
-    panels.push(makePicture(context, pictures, "latents", ["x", "t"], "the sample", `What this step begins with.${how}`));
+    panels.push(makePicture(context, pictures, "latents", ["x", "t"], "the sample", `What this step begins with, decoded.${how}`));
     if (header.frames.x0 || !header.frames.images) {
       panels.push(makePicture(context, pictures, "x0", ["x", "0"], "predicted clean picture", "Where this step expects to end."));
     } else {
