@@ -28,6 +28,12 @@ from ldm_viz.tiny.scenes import ATTRIBUTES, Scene
 _BACKGROUND = {"day": 42.0, "sunset": 42.0, "night": 26.0}
 """RGB distance up to which a pixel counts as background."""
 
+_SHADOW = 16.0
+"""RGB distance up to which a pixel counts as ground in shadow."""
+
+_SHADOWS = 46
+"""The first row that can lie in an object's shadow."""
+
 _SPECK = 22
 """Pixels below which a patch is a cloud's or texture's rest, not an object."""
 
@@ -71,11 +77,12 @@ def _foreground(picture: np.ndarray, time: str, ground: str) -> np.ndarray:
             far[y] = _distance_to_segment(picture[y], rows[edge - 2], rows[edge + 2])
         masks.append(far > _BACKGROUND[time])
     mask = min(masks, key=np.count_nonzero)
+    base = np.array(light(GROUNDS[ground], time), float)
+    pixels = picture[_SHADOWS:].reshape(-1, 3)
+    shadow = _distance_to_segment(pixels, base, 0.7 * base) <= _SHADOW
     if ground == "water":
-        base = np.array(light(GROUNDS[ground], time), float)
-        glint = base + 0.3 * (255 - base)
-        along = _distance_to_segment(picture.reshape(-1, 3), base, glint).reshape(mask.shape)
-        mask[44:] &= along[44:] > _BACKGROUND[time]
+        shadow |= _distance_to_segment(pixels, base, base + 0.3 * (255 - base)) <= _BACKGROUND[time]
+    mask[_SHADOWS:] &= ~shadow.reshape(mask[_SHADOWS:].shape)
     return mask
 
 

@@ -52,6 +52,8 @@ def export(folder: Path, target: Path) -> None:
     if (folder / "classifier.safetensors").exists():
         (scratch / "judge").mkdir()
         shutil.copy(folder / "classifier.safetensors", scratch / "judge")
+    for file in scratch.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)
     _strip_origin(scratch)
     shutil.rmtree(target, ignore_errors=True)
     scratch.rename(target)
