@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a saved run to show instead of a fresh one")
     parser.add_argument("--prompt", default=PROMPT)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--step", type=int, default=14)
+    parser.add_argument("--step", type=int, default=9)
     parser.add_argument("--branch", default="guided")
     parser.add_argument("--channel", default="0")
     parser.add_argument("--width", type=int, default=1180, help="of the window, in CSS pixels")
@@ -42,13 +42,16 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     channel = int(options.channel) if options.channel.isdecimal() else options.channel
     with tempfile.TemporaryDirectory() as folder, open_lab(Path(folder)) as lab:
-        source = f"record(lv.load_tiny(), {options.prompt!r}, seed={options.seed})"
+        source = (
+            f"record(\n    lv.load_tiny(), {options.prompt!r}, seed={options.seed},\n"
+            "    num_inference_steps=25, guidance_scale=3.0,\n)"
+        )
         if options.run is not None:
             shutil.copy(options.run, lab.folder / options.run.name)
             source = f"open_trajectory({options.run.name!r})"
         cell = CELL.format(source=source, step=options.step, branch=options.branch, channel=channel)
         lab.write_notebook("watch-a-run.ipynb", cell)
-        size = {"width": options.width, "height": 1290}
+        size = {"width": options.width, "height": 1345}
         with (
             open_chromium() as browser,
             open_watched(browser, offline=False, viewport=size, device_scale_factor=1.5) as watched,

@@ -1,0 +1,117 @@
+"""The embedded model as it is shipped: loads offline as standard pipelines, and draws what it is asked."""
+
+from __future__ import annotations
+
+import socket
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+import ldm_viz as lv
+from ldm_viz.tiny import judge
+from ldm_viz.tiny.classifier import ObjectClassifier
+from ldm_viz.tiny.loading import WEIGHTS
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return lv.load_tiny()
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return ObjectClassifier.load(WEIGHTS / "judge" / "classifier.safetensors")
+
+
+def test_the_weights_are_small_half_precision_safetensors_without_paths():
+    files = [f for f in WEIGHTS.rglob("*") if f.is_file()]
+    assert sum(f.stat().st_size for f in files) < 30e6
+    assert {f.suffix for f in files} <= {".json", ".safetensors", ".txt"}
+    for file in files:
+        if file.suffix == ".json":
+            assert "_name_or_path" not in file.read_text()
+
+
+def test_it_loads_without_asking_the_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"asked the network for {args}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    pipe = lv.load_tiny()
+    assert type(pipe) is diffusers.StableDiffusionPipeline
+    assert type(pipe.vae) is diffusers.AutoencoderKL
+    assert type(pipe.unet) is diffusers.UNet2DConditionModel
+    assert pipe.unet.dtype == torch.float32
+
+
+def test_other_tasks_share_the_weights(pipe):
+    kinds = {
+        "image-to-image": diffusers.StableDiffusionImg2ImgPipeline,
+        "inpainting": diffusers.StableDiffusionInpaintPipeline,
+    }
+    for task, kind in kinds.items():
+        other = lv.load_tiny(task, sharing=pipe)
+        assert type(other) is kind
+        assert other.unet is pipe.unet and other.vae is pipe.vae
+        assert type(lv.load_tiny(task)) is kind
+    with pytest.raises(ValueError, match="task is 'upscaling'; expected one of text-to-image"):
+        lv.load_tiny("upscaling")
+    with pytest.raises(ValueError, match="belongs to the shared"):
+        lv.load_tiny("inpainting", sharing=pipe, adapter=True)
+
+
+def test_it_draws_what_the_prompt_says(pipe, classifier):
+    scenes, prompts = judge.scenes_and_prompts(30, seed=31, held_out=False)
+    pictures = judge.generate(pipe, prompts, seed=31)
+    shares = judge.judge_pictures(pictures, scenes, classifier).shares
+    assert shares["object and colour"] >= 0.83, shares
+    assert min(shares["time"], shares["ground"]) >= 0.93, shares
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PNDMScheduler",
+        "LMSDiscreteScheduler",
+        "EulerDiscreteScheduler",
+        "DPMSolverMultistepScheduler",
+    ],
+)
+def test_other_schedulers_can_be_made_from_its_own(pipe, classifier, name):
+    scenes, prompts = judge.scenes_and_prompts(12, seed=32, held_out=False)
+    own = pipe.scheduler
+    try:
+        pipe.scheduler = getattr(diffusers, name).from_config(own.config)
+        shares = judge.judge_pictures(
+            judge.generate(pipe, prompts, seed=32), scenes, classifier
+        ).shares
+    finally:
+        pipe.scheduler = own
+    assert shares["object and colour"] >= 0.75, shares
+
+
+def test_the_autoencoder_keeps_pictures(pipe):
+    pictures, _ = judge._drawings(40, seed=9)
+    assert judge.psnr(pictures, judge.reconstruct(pipe.vae, pictures)) >= 32
+
+
+def test_the_classifier_knows_objects_and_spoiled_drawings(classifier):
+    from ldm_viz.tiny.classifier import CLASSES, examples
+
+    pictures, classes = examples(seed=123_456, start=0, count=300)
+    names = classifier.classify(pictures)
+    right = np.array([CLASSES[c] for c in classes]) == names
+    clean = classes < len(CLASSES) - 1
+    assert right[clean].mean() >= 0.98
+    assert right[~clean].mean() >= 0.9
+
+
+def test_a_missing_weight_folder_is_explained(monkeypatch, tmp_path):
+    from ldm_viz.tiny import loading
+
+    monkeypatch.setattr(loading, "WEIGHTS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="reinstall ldm_viz, or train them with"):
+        lv.load_tiny()
