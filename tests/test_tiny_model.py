@@ -93,6 +93,13 @@ def test_other_schedulers_can_be_made_from_its_own(pipe, classifier, name):
     assert shares["object and colour"] >= 0.75, shares
 
 
+def test_the_last_predicted_picture_is_the_picture(pipe):
+    run = lv.record(pipe, "a white moon", seed=3, num_inference_steps=8, progress=False)
+    assert (run.frames["x0"][-1] == run.images).all()
+    assert (run.frames["latents"][-1] == run.images).all()
+    np.testing.assert_array_equal(run.x0[-1], run.latents[-1])
+
+
 def test_the_autoencoder_keeps_pictures(pipe):
     pictures, _ = judge._drawings(40, seed=9)
     assert judge.psnr(pictures, judge.reconstruct(pipe.vae, pictures)) >= 32

@@ -145,15 +145,15 @@ def build_unet() -> UNet2DConditionModel:
 def build_scheduler() -> DDIMScheduler:
     """Stable Diffusion's noise schedule; every other scheduler can be made from its config.
 
-    `skip_prk_steps` is for PNDM, whose Runge-Kutta steps blur pictures where there is guidance;
-    Stable Diffusion's own configuration says the same.
+    `set_alpha_to_one` makes DDIM's last step end in the predicted x0 itself. `skip_prk_steps` is
+    for PNDM, as in Stable Diffusion's own configuration.
     """
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
         clip_sample=False,
-        set_alpha_to_one=False,
+        set_alpha_to_one=True,
         steps_offset=1,
         prediction_type="epsilon",
     )
