@@ -180,18 +180,10 @@ def _outline(thing: str) -> tuple[dict[str, float], dict[str, float]]:
         found, offsets = [], []
         for seed in range(6):
             scene = Scene(thing, "red", "day", "snow", size, "centre")
-            mask = _foreground(
-                draw(scene, np.random.default_rng(seed)).astype(float), "day", "snow"
-            )
-            mask[:24] &= ~_clouds_of(scene, seed)[:24]
+            picture = draw(scene, np.random.default_rng(seed)).astype(float)
+            mask = _without_clouds(_foreground(picture, "day", "snow"), picture, "day")
             middle, extent = _box(_patches(mask)[0])
             found.append(extent)
             offsets.append(middle - 32)
         extents[size], shifts[size] = float(np.mean(found)), float(np.mean(offsets))
     return extents, shifts
-
-
-def _clouds_of(scene: Scene, seed: int) -> np.ndarray:
-    picture = draw(scene, np.random.default_rng(seed)).astype(float)
-    everything = np.ones(picture.shape[:2], bool)
-    return everything & ~_without_clouds(everything, picture, scene.time)

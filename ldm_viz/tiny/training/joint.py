@@ -120,7 +120,6 @@ def train_joint(rank: int, world: int, folder: Path, total: int) -> None:
     vision, text = build_joint_vision().train(), build_joint_text(tokenizer).train()
     prototypes = Prototypes()
     torch.manual_seed(rank)
-    rng = np.random.default_rng([3, rank])
     modules = {"vision": vision, "text": text, "prototypes": prototypes}
     stage = Stage("joint", folder, modules, Progress(total, 1e-3, 12_000, 0.4), rank, world)
     rng = np.random.default_rng([3, rank, stage.steps])
