@@ -285,6 +285,7 @@ def _scheduler_name(text: str) -> str:
 def _demo(options: argparse.Namespace) -> int:
     _check_page(options.out)
     pipe = _load(None, None, None)
+    _tell_unknown_words(options.prompt)
     run, status = _recorded(pipe, options, frames="exact", guidance=options.guidance)
     _say(repr(run))
     page = _written(options.out, lambda: ldm_viz.explore(run).to_html(options.out))
@@ -303,6 +304,8 @@ def _record(options: argparse.Namespace) -> int:
         options.steps = options.steps or STEPS
         options.guidance = GUIDANCE if options.guidance is None else options.guidance
     pipe = _load(options.model, options.device, options.dtype)
+    if options.model is None:
+        _tell_unknown_words(options.prompt)
     run, status = _recorded(
         pipe,
         options,
@@ -387,6 +390,14 @@ def _load(model: str | None, device: str | None, dtype: str | None) -> Any:
             "give a folder with a diffusers pipeline, or a name on the hub"
         ) from error
     return pipe
+
+
+def _tell_unknown_words(prompt: str) -> None:
+    from ldm_viz.tiny.captions import unknown_words
+
+    unknown = unknown_words(prompt)
+    if unknown:
+        _say(f"The embedded model never learnt: {', '.join(unknown)}")
 
 
 def _recorded(

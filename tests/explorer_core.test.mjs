@@ -24,6 +24,19 @@ test("ticks are round, within the ends, and about as many as asked for", () => {
   }
 });
 
+test("logarithmic axes have two ticks or more, powers of ten where there is room", () => {
+  const shown = (low, high) => core.powerTicks(Math.log10(low), Math.log10(high)).map((tick) => Number((10 ** tick).toPrecision(6)));
+  assert.deepEqual(core.powerTicks(-3.2, 3.1), [-2, 0, 2]);
+  assert.deepEqual(shown(0.15, 0.9), [0.2, 0.5]);
+  assert.deepEqual(shown(0.8, 30), [1, 10]);
+  assert.deepEqual(shown(3, 30), [5, 10, 20]);
+  for (const [low, high] of [[2.1, 2.4], [1e-8, 1.3e-8], [700, 1400], [1e-5, 1e5]]) {
+    const found = shown(low, high);
+    assert.ok(found.length >= 2 && found.length <= 6, `${low} ${high}: ${found}`);
+    for (const tick of found) assert.ok(tick >= low && tick <= high, `${low} ${high}: ${tick}`);
+  }
+});
+
 test("magnitudes are quantiles of the finite sizes", () => {
   assert.equal(core.magnitude([3, -4, NaN, 1, -Infinity, 2], 1), 4);
   assert.equal(core.magnitude([3, -4, 1, 2, 5], 0.5), 3);

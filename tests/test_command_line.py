@@ -76,6 +76,13 @@ def test_demo_writes_a_page_and_prints_only_its_path(tmp_path, capsys):
     assert main(["demo", *QUICK]) == 0, "a second time replaces the page"
 
 
+def test_words_that_the_model_never_learnt_are_told(tmp_path, capsys):
+    assert main(["demo", *QUICK, "--prompt", "a red dragon at night"]) == 0
+    assert "never learnt: dragon\n" in capsys.readouterr().err
+    assert main(["demo", *QUICK, "--prompt", "a red fish at night"]) == 0
+    assert "never learnt" not in capsys.readouterr().err
+
+
 def test_demo_opens_the_page_where_there_is_a_display(tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(webbrowser, "open", opened.append)

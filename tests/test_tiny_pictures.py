@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldm_viz.tiny.captions import WORDS, caption, plain
+from ldm_viz.tiny.captions import WORDS, caption, plain, unknown_words
 from ldm_viz.tiny.checks import measure
 from ldm_viz.tiny.drawing import draw, draw_backdrop
 from ldm_viz.tiny.scenes import ATTRIBUTES, HELD_OUT, Scene, random_scene
@@ -85,6 +85,19 @@ def test_captions_vary_and_say_all_in_a_third():
     assert len({c.text for c in made}) > 500
     assert 0.3 < np.mean([len(c.said) == 6 for c in made]) < 0.55
     assert all(c.said for c in made)
+
+
+@given(scenes, seeds)
+@settings(max_examples=60, deadline=None)
+def test_the_model_knows_every_word_of_its_captions_and_no_other(scene, seed):
+    assert unknown_words(caption(scene, np.random.default_rng(seed)).text) == []
+    assert unknown_words("A purple DRAGON, two dragons; a castle!") == [
+        "dragon",
+        "two",
+        "dragons",
+        "castle",
+    ]
+    assert unknown_words("") == []
 
 
 def test_plain_captions_and_unknown_attributes():

@@ -58,7 +58,7 @@ def test_stratified_times_cover_every_stretch():
 
 
 def test_the_learning_rate_rises_stays_and_falls():
-    rates = [Progress(1000, 1.0, 100, 0.4, seen).rate for seen in range(0, 1001, 50)]
+    rates = [Progress(1000, 1.0, 100, 0.4, seen).share for seen in range(0, 1001, 50)]
     assert rates[0] < 0.02 and rates[2:12] == [1.0] * 10
     assert rates[13:] == sorted(rates[13:], reverse=True) and rates[-1] == pytest.approx(0.02)
 

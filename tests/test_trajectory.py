@@ -117,6 +117,21 @@ def test_slices():
         trajectory[::2]
 
 
+def test_a_slice_says_which_steps_it_holds(tmp_path):
+    trajectory = make()
+    steps = len(trajectory)
+    assert trajectory.part is None and f": {steps} steps of" in repr(trajectory)
+    part = trajectory[1:][1:3]
+    assert part.part == (2, 4, steps)
+    assert f": 2 steps (2 to 3 of {steps}) of" in repr(part)
+    assert f": 1 step (3 of {steps}) of" in repr(part[1:])
+    assert f": 0 steps (none of {steps}) of" in repr(part[2:])
+    assert part.select(0).part == part.part
+    assert lv.Trajectory.open(part.save(tmp_path / "part.safetensors")).part == part.part
+    for nonsense in ("x", [1, 2], [3, 1, 9], [0, 9, 4], [0.5, 1, 2]):
+        assert make(settings={"part": nonsense}).part is None
+
+
 def test_select():
     trajectory = make()
     one = trajectory.select(-1)

@@ -6,8 +6,10 @@ anything in the picture, which is how the model learns that silence means "as yo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -192,6 +194,10 @@ _OPENINGS = (
     "draw",
 )
 
+_THINGS = ("thing", "object", "shape")
+_RELATIVES = ("that is", "which is", "coloured", "colored", "painted", "in")
+_NOTHINGS = ("something", "a scene", "a picture")
+
 _KEEP = {
     "object": 0.94,
     "colour": 0.9,
@@ -277,12 +283,12 @@ def _keywords(chosen: set[str], word: _Word, rng: np.random.Generator) -> str:
 
 
 def _noun_phrase(chosen: set[str], word: _Word, rng: np.random.Generator) -> str:
-    noun = word("object") if "object" in chosen else str(rng.choice(["thing", "object", "shape"]))
+    noun = word("object") if "object" in chosen else str(rng.choice(_THINGS))
     before = [word(a) for a in ("size", "colour") if a in chosen]
     form = rng.random()
     if "colour" in chosen and form < 0.08:
         size = [word("size")] if "size" in chosen else []
-        relative = str(rng.choice(["that is", "which is", "coloured", "colored", "painted", "in"]))
+        relative = str(rng.choice(_RELATIVES))
         phrase = " ".join([*size, noun, relative, word("colour")])
     elif form < 0.12 and len(before) == 2:
         phrase = " ".join([before[1], before[0], noun])
@@ -307,7 +313,7 @@ def _sentence(chosen: set[str], word: _Word, rng: np.random.Generator) -> str:
     if not says_object:
         text = " ".join(word(a) for a in around)
         if rng.random() < 0.5:
-            text = f"{rng.choice(['something', 'a scene', 'a picture'])} {text}"
+            text = f"{rng.choice(_NOTHINGS)} {text}"
         return text
     lead = around[: int(rng.integers(0, 2)) + int(rng.random() < 0.1)] if rng.random() < 0.3 else []
     behind = [a for a in around if a not in lead]
@@ -321,6 +327,28 @@ def _sentence(chosen: set[str], word: _Word, rng: np.random.Generator) -> str:
         link = str(rng.choice([", ", ": ", " ", " there is "]))
         text = f"{opener}{link}{text}"
     return text
+
+
+@cache
+def _vocabulary() -> frozenset[str]:
+    tables = (*WORDS.values(), *_KEYWORDS.values())
+    phrases = [way for table in tables for ways in table.values() for way in ways]
+    phrases += [*_OPENINGS, *_THINGS, *_RELATIVES, *_NOTHINGS, "a an the one there is"]
+    return frozenset(_words(" ".join(phrases)))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+", text.lower())
+
+
+def unknown_words(text: str) -> list[str]:
+    """The words of a prompt that are in no caption, in their order: the model never learnt them.
+
+    Example:
+        >>> unknown_words("a purple dragon at night")
+        ['dragon']
+    """
+    return [word for word in dict.fromkeys(_words(text)) if word not in _vocabulary()]
 
 
 def plain(scene: Scene, say: Iterable[str] = tuple(ATTRIBUTES)) -> str:

@@ -221,7 +221,12 @@ class Trajectory:
                 f"one before ended; for others index its arrays: latents[::{stride}]."
             )
         stop = max(start, stop)
-        return self._rearranged((slice(start, stop),), (slice(start, stop + 1),))
+        changes = {}
+        if (start, stop) != (0, len(self)):
+            before, _, whole = self.part or (0, 0, len(self))
+            part = [before + start, before + stop, whole]
+            changes["settings"] = {**self.settings, "part": part}
+        return self._rearranged((slice(start, stop),), (slice(start, stop + 1),), **changes)
 
     def _rearranged(self, per_step: tuple, per_latent: tuple, **changes: Any) -> Trajectory:
         """Indexes the first axes; those of the latents, which have one more, by ``per_latent``."""
@@ -262,6 +267,14 @@ class Trajectory:
         else:
             pictures = sum(a.nbytes for a in frames.values())
         return sum(a.nbytes for a in arrays) + pictures
+
+    @property
+    def part(self) -> tuple[int, int, int] | None:
+        """Of a slice: its first step, the one after its last, and the steps of the whole run."""
+        match self.settings.get("part"):
+            case [int(start), int(stop), int(steps)] if 0 <= start <= stop <= steps:
+                return start, stop, steps
+        return None
 
     @property
     def complete(self) -> bool:
@@ -344,7 +357,7 @@ class Trajectory:
     def __repr__(self) -> str:
         settings = self.settings
         batch, latent = self.batch_size, "×".join(map(str, self.latent_shape))
-        first = [f"Trajectory: {len(self)} steps"]
+        first = [f"Trajectory: {steps_in_words(self)}"]
         if settings.get("pipeline"):
             first[0] += f" of {shorten(settings['pipeline'])}"
         if settings.get("scheduler"):
@@ -382,6 +395,17 @@ class Trajectory:
         if pictures is not None and len(pictures):
             bundle["image/png"] = encode_image(np.concatenate(list(pictures), axis=1), format="png")
         return bundle
+
+
+def steps_in_words(trajectory: Trajectory) -> str:
+    """How many steps, and of a slice, which: ``10 steps (5 to 14 of 25)``."""
+    count = len(trajectory)
+    text = f"{count} step" if count == 1 else f"{count} steps"
+    if trajectory.part is None:
+        return text
+    start, stop, steps = trajectory.part
+    which = f"{start} to {stop - 1}" if count > 1 else f"{start}" if count else "none"
+    return f"{text} ({which} of {steps})"
 
 
 def _restore(state: dict[str, Any]) -> Trajectory:

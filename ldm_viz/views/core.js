@@ -112,6 +112,22 @@ export function ticks(low, high, count) {
 }
 
 /**
+ * Ticks of a logarithmic axis: powers of ten, or 1, 2 and 5 times them where fewer than two powers are in sight.
+ * @param {number} low decimal logarithm
+ * @param {number} high decimal logarithm
+ */
+export function powerTicks(low, high) {
+  const powers = ticks(low, high, 3).filter((tick) => Number.isInteger(tick) && tick > low && tick < high);
+  if (powers.length > 1) return powers;
+  const between = [];
+  for (let power = Math.floor(low); power <= high; power++) {
+    for (const digit of [1, 2, 5]) between.push(power + Math.log10(digit));
+  }
+  const seen = between.filter((tick) => tick > low && tick < high);
+  return seen.length > 1 ? seen : ticks(10 ** low, 10 ** high, 3).filter((tick) => tick > 0).map(Math.log10);
+}
+
+/**
  * The value below which a share of the finite magnitudes lies.
  * @param {ArrayLike<number>} values
  * @param {number} share 0 to 1

@@ -1,6 +1,6 @@
 import {
   Pictures, clamp, colourTable, decodeValues, fitCanvas, formatFigure, isDark, magnitude, make, makeSvg,
-  paint, ticks, toBytes, watch, watchTheme,
+  paint, powerTicks, ticks, toBytes, watch, watchTheme,
 } from "./core.js";
 // The explorer: pictures, noise predictions and statistics of a run under one slider.
 
@@ -775,7 +775,7 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
     const margin = (high - low) * 0.08 || Math.abs(high) * 0.05 || 0.5;
     low -= margin;
     high += margin;
-    const marks = ticks(low, high, 3).filter((tick) => tick > low && tick < high && (!log || Number.isInteger(tick)));
+    const marks = (log ? powerTicks(low, high) : ticks(low, high, 3)).filter((tick) => tick > low && tick < high);
     const lines = marks.map((tick) => {
       const y = 100 - ((tick - low) / (high - low)) * 100;
       return makeSvg("path", { class: tick === 0 && !log ? "ldm-zero" : "ldm-grid", d: `M0 ${y}H100` });
@@ -846,12 +846,9 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
     readout.replaceChildren(
       ...where,
       ...series.map((name, i) => {
-        const item = make("b", {}, figure(value(i, at)));
-        if (kind === "channels" && series.length > 1) {
-          item.style.setProperty("--ldm-swatch", colour(i));
-          item.title = `channel ${name}`;
-          item.className = "ldm-swatch";
-        }
+        if (kind !== "channels" || series.length < 2) return make("b", {}, figure(value(i, at)));
+        const item = make("b", { class: "ldm-swatch", title: `channel ${name}` }, make("i", {}, name), figure(value(i, at)));
+        item.style.setProperty("--ldm-swatch", colour(i));
         return item;
       }),
     );
@@ -886,6 +883,7 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
 
 /** @param {number} power */
 function formatPower(power) {
+  if (!Number.isInteger(power)) return formatTick(10 ** power);
   const digits = "⁰¹²³⁴⁵⁶⁷⁸⁹";
   if (power === 0) return "1";
   return `10${power < 0 ? "⁻" : ""}${[...String(Math.abs(power))].map((d) => digits[Number(d)]).join("")}`;

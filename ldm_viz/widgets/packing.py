@@ -29,6 +29,7 @@ from ldm_viz.statistics import (
     prediction_statistics,
     step_words,
 )
+from ldm_viz.trajectory.model import steps_in_words
 
 if TYPE_CHECKING:
     from ldm_viz.trajectory import Trajectory
@@ -120,9 +121,9 @@ def _sample_text(trajectory: Trajectory, sample: int) -> dict[str, str]:
 def _facts(trajectory: Trajectory) -> list[list[str]]:
     """The settings worth a glance, as label and value; the seed comes with the sample."""
     settings = trajectory.settings
-    steps = len(trajectory)
-    count = f"{steps} step" if steps == 1 else f"{steps} steps"
+    count = steps_in_words(trajectory)
     planned = settings.get("num_inference_steps")
+    steps = trajectory.part[2] if trajectory.part else len(trajectory)
     if isinstance(planned, int) and planned != steps:
         count += f" ({planned} asked for)"
     facts = [["", count]]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ldm_viz.tiny.architecture import build_autoencoder
 from ldm_viz.tiny.drawing import SIZE
 from ldm_viz.tiny.training.data import load_pictures
-from ldm_viz.tiny.training.ranks import Progress, Stage, epochs
+from ldm_viz.tiny.training.ranks import Progress, Stage, epochs, fast_autocast
 
 BATCH = 16
 CROP = 32
@@ -77,7 +77,7 @@ def train_autoencoder(rank: int, world: int, folder: Path, total: int) -> None:
         else:
             x = to_input(pictures[next(batches)])
             object_pixels = _stands_out(x)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_autocast():
             posterior = model.encode(x).latent_dist
             y = model.decode(posterior.sample()).sample.float()
         mean, log_variance = posterior.mean.float(), posterior.logvar.float()
@@ -103,7 +103,7 @@ def encode(vae: torch.nn.Module, pictures: np.ndarray, batch: int = 50) -> np.nd
     """Posterior mean and standard deviation of each picture's latents: (n, 8, 16, 16) float16."""
     parts = []
     for i in range(0, len(pictures), batch):
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_autocast():
             posterior = vae.encode(to_input(pictures[i : i + batch])).latent_dist
         parts.append(torch.cat([posterior.mean, posterior.std], 1).to(torch.float16).numpy())
     return np.concatenate(parts)

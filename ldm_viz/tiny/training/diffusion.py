@@ -38,7 +38,7 @@ from ldm_viz.tiny.scenes import ATTRIBUTES
 from ldm_viz.tiny.training.autoencoder import encode
 from ldm_viz.tiny.training.data import load_pictures
 from ldm_viz.tiny.training.joint import to_tower
-from ldm_viz.tiny.training.ranks import Progress, Stage, epochs, stratified
+from ldm_viz.tiny.training.ranks import Progress, Stage, epochs, fast_autocast, stratified
 from ldm_viz.tiny.training.wording import describe, tokenize
 
 BATCH = 32
@@ -157,7 +157,7 @@ def train_text(rank: int, world: int, folder: Path, total: int) -> None:
     while not stage.progress.done:
         rows = rng.integers(0, len(attributes), 48)
         tokens, said = describe(attributes[rows], rng, tokenizer)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_autocast():
             encoded = modules["text"](tokens)
         stage.step(modules["naming"].loss(encoded, said), len(rows))
     if rank == 0:
@@ -235,7 +235,7 @@ def train_diffusion(rank: int, world: int, folder: Path, total: int, parts: int)
         set_adapter_scale(unet, 1.0 if with_image else 0.0)
         tokens = conditions.tokens(rows, rng, 0.6 if with_image else 0.12)
         vectors = conditions.embeddings(rows, rng) if with_image else idle
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_autocast():
             states = text(tokens).last_hidden_state
             predicted = unet(
                 noisy,

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +23,15 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from ldm_viz.tiny.training.muon import Muon
+
 AVERAGE_EVERY = 8
 CHECKPOINT_SECONDS = 90.0
 EMA_DECAY = 0.998
+_HAS_BF16 = any(
+    getattr(torch.cpu, name, bool)()
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+)
 
 
 @dataclass
@@ -42,11 +49,11 @@ class Progress:
     samples: int = 0
 
     @property
-    def rate(self) -> float:
-        """The learning rate now."""
+    def share(self) -> float:
+        """The learning rate now, as a share of its peak."""
         rise = min(1.0, (self.samples + 1) / self.warmup)
         left = (self.total - self.samples) / max(1.0, self.cooldown * self.total)
-        return self.peak_rate * rise * max(0.02, min(1.0, left))
+        return rise * max(0.02, min(1.0, left))
 
     @property
     def done(self) -> bool:
@@ -66,16 +73,28 @@ class Stage:
     world: int = 1
     rates: Mapping[str, float] = field(default_factory=dict)
     """Factor on the learning rate, by module name."""
+    muon_rate: float = 0.0
+    """The peak rate of Muon for weight matrices inside the networks; 0 leaves all to AdamW."""
 
     def __post_init__(self) -> None:
-        groups = []
+        matrices: list[dict[str, Any]] = []
+        others: list[dict[str, Any]] = []
         for name, module in self.modules.items():
             factor = self.rates.get(name, 1.0)
-            matrices = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
-            vectors = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
-            groups.append({"params": matrices, "factor": factor, "weight_decay": 0.01})
-            groups.append({"params": vectors, "factor": factor, "weight_decay": 0.0})
-        self.optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), fused=True)
+            learnt = {k: p for k, p in module.named_parameters() if p.requires_grad}
+            inner = {k for k, p in learnt.items() if self.muon_rate and _is_inner(k, p)}
+            rest = {k: p for k, p in learnt.items() if k not in inner}
+            rate, muon_rate = factor * self.progress.peak_rate, factor * self.muon_rate
+            for decay, big in ((0.01, True), (0.0, False)):
+                some = [p for p in rest.values() if (p.ndim > 1) == big]
+                others.append({"params": some, "peak": rate, "weight_decay": decay})
+            if inner:
+                matrices.append({"params": [learnt[k] for k in inner], "peak": muon_rate})
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(others, lr=1e-3, betas=(0.9, 0.98), fused=True)
+        ]
+        if matrices:
+            self.optimizers.append(Muon(matrices, lr=1e-2))
         self.average = {
             name: {k: v.detach().clone().float() for k, v in module.state_dict().items()}
             for name, module in self.modules.items()
@@ -99,8 +118,9 @@ class Stage:
             if name in state["modules"]:
                 module.load_state_dict(state["modules"][name])
                 self.average[name] = state["average"][name]
-        if state["optimizer"] and set(self.modules) == set(state["modules"]):
-            self.optimizer.load_state_dict(state["optimizer"])
+        if len(state["optimizers"]) == len(self.optimizers):
+            for optimizer, found in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(found)
         self.progress.samples = state["samples"]
         self.steps = state["steps"]
 
@@ -109,7 +129,7 @@ class Stage:
         state = {
             "modules": {k: m.state_dict() for k, m in self.modules.items()},
             "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
             "samples": self.progress.samples,
             "steps": self.steps,
         }
@@ -125,13 +145,16 @@ class Stage:
             samples: Batch size of this rank.
             figures: What to log besides the loss.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.progress.rate * group["factor"]
-        self.optimizer.zero_grad(set_to_none=True)
+        groups = [group for o in self.optimizers for group in o.param_groups]
+        parameters = [p for group in groups for p in group["params"]]
+        for group in groups:
+            group["lr"] = self.progress.share * group["peak"]
+        for p in parameters:
+            p.grad = None
         loss.backward()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.steps += 1
         self.progress.samples += samples * self.world
         if self.world > 1 and self.steps % AVERAGE_EVERY == 0:
@@ -185,6 +208,20 @@ class Stage:
         reference = module.state_dict()
         module.load_state_dict({k: v.to(reference[k].dtype) for k, v in self.average[name].items()})
         return module.eval()
+
+
+def _is_inner(name: str, parameter: torch.Tensor) -> bool:
+    """Whether Muon suits a parameter: a matrix or kernel inside a network, not at its ends."""
+    ends = ("embed", "conv_in", "conv_out", "projection", "vectors", "time_emb")
+    return parameter.ndim > 1 and not any(end in name for end in ends)
+
+
+def fast_autocast() -> torch.autocast:
+    """Automatic bfloat16 where the processor has instructions for it; else plain float32.
+
+    Without them bfloat16 is emulated, ten times slower than float32.
+    """
+    return torch.autocast("cpu", torch.bfloat16, enabled=_HAS_BF16)
 
 
 def stratified(count: int, rng: np.random.Generator) -> torch.Tensor:
