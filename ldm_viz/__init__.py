@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ldm_viz.capture import Recorder, RecordingError, record
-    from ldm_viz.tiny import load_tiny
+    from ldm_viz.tiny import load_joint_space, load_tiny
     from ldm_viz.trajectory import Step, Trajectory, TrajectoryFileError
     from ldm_viz.widgets import Explorer, explore
 
@@ -31,6 +31,7 @@ __all__ = [
     "Trajectory",
     "TrajectoryFileError",
     "explore",
+    "load_joint_space",
     "load_tiny",
     "open_trajectory",
     "record",
@@ -44,6 +45,7 @@ _HOMES = {
     "Trajectory": ("ldm_viz.trajectory", "Trajectory"),
     "TrajectoryFileError": ("ldm_viz.trajectory", "TrajectoryFileError"),
     "explore": ("ldm_viz.widgets", "explore"),
+    "load_joint_space": ("ldm_viz.tiny", "load_joint_space"),
     "load_tiny": ("ldm_viz.tiny", "load_tiny"),
     "open_trajectory": ("ldm_viz.trajectory", "Trajectory.open"),
     "record": ("ldm_viz.capture", "record"),

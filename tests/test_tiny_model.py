@@ -8,11 +8,14 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import ldm_viz as lv
 from ldm_viz.tiny import judge
 from ldm_viz.tiny.classifier import ObjectClassifier
+from ldm_viz.tiny.drawing import draw
 from ldm_viz.tiny.loading import WEIGHTS
+from ldm_viz.tiny.scenes import Scene, random_scene
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +106,95 @@ def test_the_last_predicted_picture_is_the_picture(pipe):
 def test_the_autoencoder_keeps_pictures(pipe):
     pictures, _ = judge._drawings(40, seed=9)
     assert judge.psnr(pictures, judge.reconstruct(pipe.vae, pictures)) >= 32
+
+
+@pytest.fixture(scope="module")
+def space():
+    return lv.load_joint_space()
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    return lv.load_tiny(adapter=True)
+
+
+def condition(vector: torch.Tensor) -> list[torch.Tensor]:
+    """A joint-space vector as a pipeline takes it: without the condition, and with it."""
+    vector = vector.reshape(1, 1, -1)
+    return [torch.cat([torch.zeros_like(vector), vector])]
+
+
+def test_the_joint_space_knows_what_pictures_show(space):
+    figures = judge.judge_joint(120, seed=41)
+    assert figures["zero-shot object"] >= 0.9, figures
+    assert figures["zero-shot colour"] >= 0.97, figures
+    assert figures["retrieval at 1"] >= 0.9, figures
+    pictures, _ = judge._drawings(3, seed=42)
+    images = [Image.fromarray(p) for p in pictures]
+    vectors = space.embed_images(images)
+    assert vectors.shape == space.embed_texts(["a red fish", "", "∑ 🎈"]).shape == (3, 128)
+    assert vectors.dtype == torch.float32 and not vectors.requires_grad
+    torch.testing.assert_close(space.embed_images(images[1:2]), vectors[1:2])
+    large = [image.resize((256, 256), Image.Resampling.NEAREST) for image in images]
+    near = torch.nn.functional.cosine_similarity(space.embed_images(large), vectors)
+    assert near.min() > 0.95
+
+
+def test_a_picture_alone_is_a_condition(adapted, classifier):
+    assert type(adapted) is diffusers.StableDiffusionPipeline
+    rng = np.random.default_rng(43)
+    scenes = [random_scene(rng) for _ in range(16)]
+    pictures = judge.generate_from_images(np.stack([draw(s, rng) for s in scenes]), seed=43)
+    shares = judge.judge_pictures(pictures, scenes, classifier).shares
+    assert shares["object and colour"] >= 0.7, shares
+    assert shares["time"] >= 0.9, shares
+
+
+def test_arithmetic_with_vectors_changes_what_it_says_and_keeps_the_rest(
+    space, adapted, classifier
+):
+    rng = np.random.default_rng(44)
+    scenes, pictures = [], []
+    for thing in ("fish", "star", "house", "mushroom", "square", "heart"):
+        scene = Scene(thing, "red", "day", "snow", "large", "centre")
+        (vector,) = space.embed_images([Image.fromarray(draw(scene, rng))])
+        red, green = space.embed_texts(["a red object", "a green object"])
+        made = adapted(
+            "",
+            ip_adapter_image_embeds=condition(vector - red + green),
+            num_inference_steps=25,
+            guidance_scale=judge.GUIDANCE,
+            generator=torch.Generator().manual_seed(44),
+        ).images[0]
+        scenes.append(Scene(thing, "green", "day", "snow", "large", "centre"))
+        pictures.append(np.asarray(made))
+    shares = judge.judge_pictures(np.stack(pictures), scenes, classifier).shares
+    assert shares["colour"] >= 0.65 and shares["object"] >= 0.65, shares
+
+
+def test_with_the_adapter_at_rest_the_model_is_the_plain_one(pipe, adapted):
+    call = {"num_inference_steps": 4, "guidance_scale": 3.0, "output_type": "np"}
+    plain = pipe("a red boat", generator=torch.Generator().manual_seed(1), **call).images
+    adapted.set_ip_adapter_scale(0.0)
+    try:
+        rest = adapted(
+            "a red boat",
+            ip_adapter_image_embeds=condition(torch.ones(128)),
+            generator=torch.Generator().manual_seed(1),
+            **call,
+        ).images
+    finally:
+        adapted.set_ip_adapter_scale(1.0)
+    np.testing.assert_allclose(rest, plain, atol=1e-3)
+
+
+def test_recording_with_the_adapter_is_bit_identical(adapted):
+    embeds = condition(torch.linspace(-1, 1, 128))
+    call = {"num_inference_steps": 3, "ip_adapter_image_embeds": embeds, "guidance_scale": 3.0}
+    bare = adapted("", generator=torch.Generator().manual_seed(2), **call).images[0]
+    run = lv.record(adapted, "", seed=2, progress=False, **call)
+    assert (run.images[0] == np.asarray(bare)).all()
+    assert set(run.noise_prediction) == {"unconditional", "conditional", "guided"}
 
 
 def test_the_classifier_knows_objects_and_spoiled_drawings(classifier):

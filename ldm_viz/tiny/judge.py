@@ -151,24 +151,18 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float((10 * np.log10(255**2 / np.maximum(squared, 1e-6))).mean())
 
 
-@torch.no_grad()
 def judge_joint(count: int, seed: int) -> dict[str, float]:
     """Zero-shot classification and retrieval on fresh drawings of the training's pairs."""
     space = load_joint_space()
     rng = np.random.default_rng([seed, 9])
     scenes = [random_scene(rng) for _ in range(count)]
     pictures = [Image.fromarray(draw(scene, rng)) for scene in scenes]
-    pixels = space.image_processor(pictures, return_tensors="pt").pixel_values
-    images = torch.cat([space.vision(p).image_embeds for p in pixels.split(50)])
+    normalize = torch.nn.functional.normalize
+    images = normalize(space.embed_images(pictures), dim=1)
 
     def read(texts: list[str]) -> torch.Tensor:
-        tokens = space.tokenizer(
-            texts, padding="max_length", truncation=True, return_tensors="pt"
-        ).input_ids
-        vectors = torch.cat([space.text(t).text_embeds for t in tokens.split(50)])
-        return torch.nn.functional.normalize(vectors, dim=1)
+        return normalize(space.embed_texts(texts), dim=1)
 
-    images = torch.nn.functional.normalize(images, dim=1)
     figures = {}
     for attribute, form in (("object", "a {}"), ("colour", "a {} object")):
         values = list(ATTRIBUTES[attribute])

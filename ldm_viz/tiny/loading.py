@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
+    from PIL import Image
     from transformers import (
         CLIPImageProcessorPil,
         CLIPTextModelWithProjection,
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The diffusers directory with the embedded model's weights."""
+
+_BATCH = 50
 
 TASKS = ("text-to-image", "image-to-image", "inpainting")
 
@@ -147,13 +150,44 @@ def _check_installed(file: str = "model_index.json", what: str = "the embedded m
 class JointSpace:
     """The two towers of the joint text-image space, with what turns texts and pictures into input.
 
-    Both towers end in vectors of 128 numbers that can be compared, added and subtracted.
+    Both towers end in vectors of 128 numbers that can be compared, added and subtracted, and be the
+    condition of ``load_tiny(adapter=True)``.
+
+    Example:
+        >>> space, pipe = load_joint_space(), load_tiny(adapter=True)
+        >>> red, blue = space.embed_texts(["a red object", "a blue object"])
+        >>> vector = (space.embed_images([picture])[0] - red + blue).reshape(1, 1, -1)
+        >>> embeds = [torch.cat([torch.zeros_like(vector), vector])]  # without, with the condition
+        >>> pipe("", ip_adapter_image_embeds=embeds, guidance_scale=3.0).images[0]
     """
 
     text: CLIPTextModelWithProjection
     vision: CLIPVisionModelWithProjection
     tokenizer: CLIPTokenizer
     image_processor: CLIPImageProcessorPil
+
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Texts as vectors of the joint space, (n, 128) float32; longer ones are cut."""
+        import torch
+
+        tokens = self.tokenizer(
+            list(texts), padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
+        with torch.no_grad():
+            parts = [self.text(t.to(self.text.device)).text_embeds for t in tokens.split(_BATCH)]
+        return torch.cat(parts)
+
+    def embed_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Pictures as vectors of the joint space, (n, 128) float32; of any size, cut to a square."""
+        import torch
+
+        rgb = [image.convert("RGB") for image in images]
+        pixels = self.image_processor(rgb, return_tensors="pt").pixel_values
+        with torch.no_grad():
+            parts = [
+                self.vision(p.to(self.vision.device)).image_embeds for p in pixels.split(_BATCH)
+            ]
+        return torch.cat(parts)
 
 
 def load_joint_space(device: str | torch.device = "cpu") -> JointSpace:
@@ -175,13 +209,12 @@ def load_joint_space(device: str | torch.device = "cpu") -> JointSpace:
     )
 
     options: dict[str, Any] = {"dtype": torch.float32, "local_files_only": True}
-    text = CLIPTextModelWithProjection.from_pretrained(WEIGHTS / "joint_text", **options)
-    vision = CLIPVisionModelWithProjection.from_pretrained(
-        WEIGHTS / "adapter" / "image_encoder", **options
-    )
-    return JointSpace(
-        text.to(device).eval(),
-        vision.to(device).eval(),
-        CLIPTokenizer.from_pretrained(WEIGHTS / "tokenizer", local_files_only=True),
-        CLIPImageProcessorPil.from_pretrained(WEIGHTS / "adapter", local_files_only=True),
-    )
+    vision_folder = WEIGHTS / "adapter" / "image_encoder"
+    with _silence():
+        text = CLIPTextModelWithProjection.from_pretrained(WEIGHTS / "joint_text", **options)
+        vision = CLIPVisionModelWithProjection.from_pretrained(vision_folder, **options)
+        tokenizer = CLIPTokenizer.from_pretrained(WEIGHTS / "tokenizer", local_files_only=True)
+        processor = CLIPImageProcessorPil.from_pretrained(
+            WEIGHTS / "adapter", local_files_only=True
+        )
+    return JointSpace(text.to(device).eval(), vision.to(device).eval(), tokenizer, processor)

@@ -732,7 +732,8 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
   const labels = make("div", { class: "ldm-ticks", "aria-hidden": "true" });
   const plot = make("div", { class: "ldm-plot" });
   plot.append(labels, drawing, cursor, ...(kind === "channels" && series.length > 8 ? [] : dots));
-  const heading = make("h3", {}, chart.title);
+  const where = make("em");
+  const heading = make("h3", {}, chart.title, where);
   if (chart.hint) heading.title = chart.hint;
   const element = make("figure", { class: "ldm-chart" }, heading, readout, plot);
   const colour = (/** @type {number} */ i) =>
@@ -836,15 +837,14 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
       dot.style.left = `${(at / most) * 100}%`;
       dot.style.top = `${y}%`;
     });
-    const where = hover >= 0 ? [make("em", {}, hover >= header.steps ? "end" : `step ${hover}`)] : [];
+    where.textContent = hover < 0 ? "" : hover >= header.steps ? "end" : `step ${hover}`;
     if (kind === "channels" && series.length > 6) {
       const all = series.map((_, i) => value(i, at));
       const text = `${figure(Math.min(...all))} … ${figure(Math.max(...all))}`;
-      readout.replaceChildren(...where, make("b", {}, text));
+      readout.replaceChildren(make("b", {}, text));
       return;
     }
     readout.replaceChildren(
-      ...where,
       ...series.map((name, i) => {
         if (kind !== "channels" || series.length < 2) return make("b", {}, figure(value(i, at)));
         const item = make("b", { class: "ldm-swatch", title: `channel ${name}` }, make("i", {}, name), figure(value(i, at)));

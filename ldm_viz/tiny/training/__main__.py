@@ -61,11 +61,11 @@ def train(work: Path, target: Path, stages: list[str], ranks: int, effort: float
 
 
 AUTOENCODER_SAMPLES = 84_000
-JOINT_SAMPLES = 300_000
+JOINT_SAMPLES = 70_000
 CLASSIFIER_EXAMPLES = 26_000
 CLASSIFIER_SAMPLES = 110_000
 TEXT_SAMPLES = 27_000
-DIFFUSION_SAMPLES = 330_000
+DIFFUSION_SAMPLES = 360_000
 
 
 def main() -> int:

@@ -42,8 +42,10 @@ from ldm_viz.tiny.training.ranks import Progress, Stage, epochs, fast_autocast, 
 from ldm_viz.tiny.training.wording import describe, tokenize
 
 BATCH = 32
-ADAPTER_SHARE = 0.35
+ADAPTER_SHARE = 0.5
 """The share of batches in which the image adapter takes part."""
+ADAPTER_RATE = 2.5
+"""Factor on the adapter's learning rate: it learns from fewer batches than the rest."""
 
 
 def add_adapter(unet: UNet2DConditionModel) -> None:
@@ -65,6 +67,16 @@ def add_adapter(unet: UNet2DConditionModel) -> None:
     projection = ImageProjection(WIDTH, WIDTH, IMAGE_TOKENS)
     unet.encoder_hid_proj = MultiIPAdapterImageProjection([projection])
     unet.config.encoder_hid_dim_type = "ip_image_proj"
+
+
+@torch.no_grad()
+def start_adapter(unet: UNet2DConditionModel) -> None:
+    """Has the adapter's keys and values begin as the text's: its tokens are read the same way."""
+    parameters = dict(unet.named_parameters())
+    for name, weight in parameters.items():
+        if name.endswith("_ip.0.weight"):
+            text = name.replace("processor.", "").replace("_ip.0.", ".")
+            weight.copy_(parameters[text])
 
 
 def set_adapter_scale(unet: UNet2DConditionModel, scale: float) -> None:
@@ -197,7 +209,9 @@ class _Conditions:
         return vectors[:, None]
 
 
-def train_diffusion(rank: int, world: int, folder: Path, total: int, parts: int) -> None:
+def train_diffusion(
+    rank: int, world: int, folder: Path, total: int, parts: int, rate: float = 1e-3
+) -> None:
     """Trains UNet, text encoder and adapter on predicting the noise (Ho 2020, arXiv:2006.11239).
 
     The weight of a timestep is that of x0's error limited from above at a signal-to-noise ratio of
@@ -215,10 +229,13 @@ def train_diffusion(rank: int, world: int, folder: Path, total: int, parts: int)
     text = CLIPTextModel.from_pretrained(folder / "text_start").train()
     unet = build_unet().train()
     add_adapter(unet)
+    start_adapter(unet)
+    unet.to(memory_format=torch.channels_last)
     torch.manual_seed(rank)
     modules = {"unet": unet, "text": text}
-    progress = Progress(total, 1e-3, 6_000, 0.35)
-    stage = Stage("diffusion", folder, modules, progress, rank, world, {"text": 0.4})
+    progress = Progress(total, rate, 6_000, 0.35)
+    rates = {"text.": 0.4, "_ip.": ADAPTER_RATE, "encoder_hid_proj.": ADAPTER_RATE}
+    stage = Stage("diffusion", folder, modules, progress, rank, world, rates)
     rng = np.random.default_rng([5, rank, stage.steps])
     batches = epochs(len(latents), BATCH, rank, world, 5 + stage.steps)
     snr = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
@@ -232,8 +249,9 @@ def train_diffusion(rank: int, world: int, folder: Path, total: int, parts: int)
         noise = torch.randn_like(x0)
         timesteps = (stratified(len(rows), rng) * 1000).long()
         noisy = scheduler.add_noise(x0, noise, timesteps)
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
         set_adapter_scale(unet, 1.0 if with_image else 0.0)
-        tokens = conditions.tokens(rows, rng, 0.6 if with_image else 0.12)
+        tokens = conditions.tokens(rows, rng, 0.7 if with_image else 0.12)
         vectors = conditions.embeddings(rows, rng) if with_image else idle
         with fast_autocast():
             states = text(tokens).last_hidden_state

@@ -8,6 +8,7 @@ was killed goes on where it stood, with any number of ranks.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
@@ -72,24 +73,24 @@ class Stage:
     rank: int = 0
     world: int = 1
     rates: Mapping[str, float] = field(default_factory=dict)
-    """Factor on the learning rate, by module name."""
+    """Factors on the learning rate, by a part of the parameter's name (``module.layer.weight``)."""
     muon_rate: float = 0.0
     """The peak rate of Muon for weight matrices inside the networks; 0 leaves all to AdamW."""
 
     def __post_init__(self) -> None:
         matrices: list[dict[str, Any]] = []
         others: list[dict[str, Any]] = []
-        for name, module in self.modules.items():
-            factor = self.rates.get(name, 1.0)
-            learnt = {k: p for k, p in module.named_parameters() if p.requires_grad}
-            inner = {k for k, p in learnt.items() if self.muon_rate and _is_inner(k, p)}
-            rest = {k: p for k, p in learnt.items() if k not in inner}
-            rate, muon_rate = factor * self.progress.peak_rate, factor * self.muon_rate
-            for decay, big in ((0.01, True), (0.0, False)):
-                some = [p for p in rest.values() if (p.ndim > 1) == big]
-                others.append({"params": some, "peak": rate, "weight_decay": decay})
-            if inner:
-                matrices.append({"params": [learnt[k] for k in inner], "peak": muon_rate})
+        for module, network in self.modules.items():
+            for name, p in network.named_parameters(prefix=module):
+                if not p.requires_grad:
+                    continue
+                factor = math.prod(f for part, f in self.rates.items() if part in name)
+                if self.muon_rate and _is_inner(name, p):
+                    matrices.append({"params": [p], "peak": factor * self.muon_rate})
+                else:
+                    decay = 0.01 if p.ndim > 1 else 0.0
+                    peak = factor * self.progress.peak_rate
+                    others.append({"params": [p], "peak": peak, "weight_decay": decay})
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(others, lr=1e-3, betas=(0.9, 0.98), fused=True)
         ]
