@@ -57,6 +57,9 @@ HOURS: Mapping[str, tuple[str, ...]] = {
         "on a sunny day",
         "under a clear sky",
         "at day",
+        "at daytime",
+        "at midday",
+        "in the day",
         "in the sunshine",
     ),
     "sunset": (
@@ -66,6 +69,8 @@ HOURS: Mapping[str, tuple[str, ...]] = {
         "under a sunset sky",
         "during sunset",
         "at sundown",
+        "at twilight",
+        "as the sun sets",
         "in the evening light",
     ),
     "night": (
@@ -76,6 +81,8 @@ HOURS: Mapping[str, tuple[str, ...]] = {
         "under a night sky",
         "during the night",
         "in the night",
+        "at nighttime",
+        "late at night",
         "under a dark sky",
     ),
 }
@@ -88,6 +95,8 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "in a meadow",
         "on grassy ground",
         "in the grass",
+        "in the meadow",
+        "on the lawn",
         "in a field of grass",
     ),
     "sand": (
@@ -96,15 +105,27 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "on the beach",
         "on a beach",
         "in the desert",
+        "in the sand",
+        "on a sandy beach",
         "on sandy ground",
     ),
-    "snow": ("on snow", "on the snow", "in the snow", "on snowy ground", "in a snowy field"),
+    "snow": (
+        "on snow",
+        "on the snow",
+        "in the snow",
+        "on snowy ground",
+        "in snow",
+        "in a snowy field",
+    ),
     "water": (
         "on water",
         "on the water",
         "on the sea",
         "on a lake",
         "at sea",
+        "in the sea",
+        "on the lake",
+        "on the ocean",
         "by the water",
         "over water",
         "in the water",
@@ -114,6 +135,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "on rocks",
         "on the rocks",
         "on stone",
+        "on stones",
         "on rocky ground",
         "on a rock",
         "on bare rock",
@@ -182,6 +204,15 @@ _KEYWORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 
 _OPENINGS = (
+    "a sketch of",
+    "a cartoon of",
+    "a photograph of",
+    "a simple drawing of",
+    "an illustration showing",
+    "here is",
+    "i see",
+    "please draw",
+    "paint",
     "a picture of",
     "a drawing of",
     "an illustration of",
@@ -193,6 +224,21 @@ _OPENINGS = (
     "show me",
     "draw",
 )
+
+_NICE = ("nice", "pretty", "beautiful", "cute", "simple", "lovely", "single", "lone", "cartoon")
+_BEING = (
+    "sitting",
+    "standing",
+    "lying",
+    "placed",
+    "floating",
+    "resting",
+    "shown",
+    "seen",
+    "that is",
+)
+_ENDINGS = ("illustration", "simple shapes", "flat style", "high quality", "clean lines")
+"""Words that say nothing about the scene: the model learns to pass over such."""
 
 _THINGS = ("thing", "object", "shape")
 _RELATIVES = ("that is", "which is", "coloured", "colored", "painted", "in")
@@ -285,6 +331,8 @@ def _keywords(chosen: set[str], word: _Word, rng: np.random.Generator) -> str:
 def _noun_phrase(chosen: set[str], word: _Word, rng: np.random.Generator) -> str:
     noun = word("object") if "object" in chosen else str(rng.choice(_THINGS))
     before = [word(a) for a in ("size", "colour") if a in chosen]
+    if rng.random() < 0.06:
+        noun = f"{rng.choice(_NICE)} {noun}"
     form = rng.random()
     if "colour" in chosen and form < 0.08:
         size = [word("size")] if "size" in chosen else []
@@ -320,8 +368,12 @@ def _sentence(chosen: set[str], word: _Word, rng: np.random.Generator) -> str:
     noun = _noun_phrase(chosen, word, rng)
     if rng.random() < 0.16:
         noun = f"{rng.choice(_OPENINGS)} {noun}"
-    comma = ", " if rng.random() < 0.3 else " "
+    if behind and rng.random() < 0.08:
+        noun = f"{noun} {rng.choice(_BEING)}"
+    comma = ", " if rng.random() < 0.3 else " and " if rng.random() < 0.04 else " "
     text = comma.join([noun, *(word(a) for a in behind)])
+    if rng.random() < 0.03:
+        text = f"{text}, {rng.choice(_ENDINGS)}"
     if lead:
         opener = " ".join(word(a) for a in lead)
         link = str(rng.choice([", ", ": ", " ", " there is "]))
@@ -333,7 +385,8 @@ def _sentence(chosen: set[str], word: _Word, rng: np.random.Generator) -> str:
 def _vocabulary() -> frozenset[str]:
     tables = (*WORDS.values(), *_KEYWORDS.values())
     phrases = [way for table in tables for ways in table.values() for way in ways]
-    phrases += [*_OPENINGS, *_THINGS, *_RELATIVES, *_NOTHINGS, "a an the one there is"]
+    phrases += [*_OPENINGS, *_NICE, *_BEING, *_ENDINGS, *_THINGS, *_RELATIVES, *_NOTHINGS]
+    phrases += ["a an the one and there is"]
     return frozenset(_words(" ".join(phrases)))
 
 
