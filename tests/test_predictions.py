@@ -268,6 +268,18 @@ def test_branches_are_told_by_their_weights(dtype, scale, swapped):
     assert "7 ×" in told.note
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_branches_that_are_negated_before_the_step_are_told_too(swapped):
+    u, c, guided = branches()
+    outputs = [[-c_, -u_] if swapped else [-u_, -c_] for u_, c_ in zip(u, c, strict=True)]
+    outputs[-1], guided[-1] = [-c[-1]], c[-1]
+    told = tell_branches(outputs, guided, 7.0, np.finfo(np.float32).eps)
+    assert np.array_equal(told.arrays["unconditional"][:-1], u[:-1])
+    assert np.isnan(told.arrays["unconditional"][-1]).all()
+    assert np.array_equal(told.arrays["conditional"], c)
+    assert "negative" in told.note and "7 ×" in told.note
+
+
 def test_branches_that_do_not_recombine_stay_unlabelled():
     u, c, guided = branches(rescale=0.9)
     told = tell_branches(

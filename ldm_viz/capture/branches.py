@@ -3,7 +3,8 @@
 Pipelines differ in which branch comes first, in whether the model is called once for all branches
 or once for each, and in what they do with them. So a pair is called unconditional and conditional
 only if it recombines to what the scheduler received, ``u + g (c - u)`` (classifier-free guidance,
-Ho & Salimans, 2022, https://arxiv.org/abs/2207.12598).
+Ho & Salimans, 2022, https://arxiv.org/abs/2207.12598), or to its negative, which some flow models
+give.
 """
 
 from __future__ import annotations
@@ -43,15 +44,18 @@ def tell_branches(
         )
         for k in range(most)
     ]
-    if most == 2:
-        order, weights = _order(outputs, guided, scale, epsilon)
-        if order is not None:
-            names = ("unconditional", "conditional")
-            arrays = {name: stacked[k] for name, k in zip(names, order, strict=True)}
-            lone = [i for i, step in enumerate(outputs) if len(step) == 1]
-            for i in lone:  # guidance switched off: the one branch left is the conditional one
-                arrays["unconditional"][i], arrays["conditional"][i] = np.nan, outputs[i][0]
-            return Branches(arrays, _describe(weights, lone))
+    for sign in (1, -1) if most == 2 else ():
+        signed = [[sign * branch for branch in step] for step in outputs]
+        order, weights = _order(signed, guided, scale, epsilon)
+        if order is None:
+            continue
+        names = ("unconditional", "conditional")
+        arrays = {name: sign * stacked[k] for name, k in zip(names, order, strict=True)}
+        lone = [i for i, step in enumerate(signed) if len(step) == 1]
+        for i in lone:  # guidance switched off: the one branch left is the conditional one
+            arrays["unconditional"][i], arrays["conditional"][i] = np.nan, signed[i][0]
+        turned = "; the model gives the negative of what is shown" if sign < 0 else ""
+        return Branches(arrays, _describe(weights, lone) + turned)
     arrays = {f"branch {k}": stacked[k] for k in range(most)}
     return Branches(
         arrays, "the branches do not recombine as u + g (c - u), so they are not labelled"
