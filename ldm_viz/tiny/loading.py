@@ -98,12 +98,13 @@ def load_tiny(
         )
     if adapter:
         _check_installed("adapter/adapter.safetensors", "the image adapter")
-        pipe.load_ip_adapter(
-            str(WEIGHTS),
-            subfolder="adapter",
-            weight_name="adapter.safetensors",
-            local_files_only=True,
-        )
+        with _silence():
+            pipe.load_ip_adapter(
+                str(WEIGHTS),
+                subfolder="adapter",
+                weight_name="adapter.safetensors",
+                local_files_only=True,
+            )
     return _quiet(pipe.to(device))
 
 
@@ -158,7 +159,7 @@ class JointSpace:
         >>> red, blue = space.embed_texts(["a red object", "a blue object"])
         >>> vector = (space.embed_images([picture])[0] - red + blue).reshape(1, 1, -1)
         >>> embeds = [torch.cat([torch.zeros_like(vector), vector])]  # without, with the condition
-        >>> pipe("", ip_adapter_image_embeds=embeds, guidance_scale=3.0).images[0]
+        >>> pipe("", ip_adapter_image_embeds=embeds, guidance_scale=2.0).images[0]
     """
 
     text: CLIPTextModelWithProjection
