@@ -44,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, open_lab(Path(folder)) as lab:
         source = (
             f"record(\n    lv.load_tiny(), {options.prompt!r}, seed={options.seed},\n"
-            "    num_inference_steps=25, guidance_scale=2.0,\n)"
+            "    num_inference_steps=25, guidance_scale=2.5,\n)"
         )
         if options.run is not None:
             shutil.copy(options.run, lab.folder / options.run.name)

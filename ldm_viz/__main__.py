@@ -44,7 +44,7 @@ DEMO_PROMPT = "a large blue boat on the water at sunset"
 
 # What the embedded model is judged with.
 STEPS = 25
-GUIDANCE = 2.0
+GUIDANCE = 2.5
 
 PROGRAM = "python -m ldm_viz"
 OWN = "the pipeline's own"

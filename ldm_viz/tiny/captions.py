@@ -81,7 +81,6 @@ HOURS: Mapping[str, tuple[str, ...]] = {
         "under a night sky",
         "during the night",
         "in the night",
-        "at nighttime",
         "late at night",
         "under a dark sky",
     ),

@@ -28,7 +28,7 @@ from ldm_viz.tiny.loading import WEIGHTS, load_joint_space, load_tiny
 from ldm_viz.tiny.scenes import ATTRIBUTES, Scene, random_scene
 
 STEPS = 25
-GUIDANCE = 2.0
+GUIDANCE = 2.5
 _BATCH = 25
 
 TARGETS: dict[str, float] = {

@@ -159,7 +159,7 @@ class JointSpace:
         >>> red, blue = space.embed_texts(["a red object", "a blue object"])
         >>> vector = (space.embed_images([picture])[0] - red + blue).reshape(1, 1, -1)
         >>> embeds = [torch.cat([torch.zeros_like(vector), vector])]  # without, with the condition
-        >>> pipe("", ip_adapter_image_embeds=embeds, guidance_scale=2.0).images[0]
+        >>> pipe("", ip_adapter_image_embeds=embeds, guidance_scale=2.5).images[0]
     """
 
     text: CLIPTextModelWithProjection
