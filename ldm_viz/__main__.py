@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import ldm_viz
+from ldm_viz.tiny.loading import GUIDANCE, STEPS
 
 if TYPE_CHECKING:
     from ldm_viz.trajectory import Trajectory
@@ -41,10 +42,6 @@ SCHEDULERS = {
 """Short names of diffusers' schedulers, as ``--scheduler`` takes them."""
 
 DEMO_PROMPT = "a large blue boat on the water at sunset"
-
-# What the embedded model is judged with.
-STEPS = 25
-GUIDANCE = 2.5
 
 PROGRAM = "python -m ldm_viz"
 OWN = "the pipeline's own"

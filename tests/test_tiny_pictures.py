@@ -97,6 +97,8 @@ def test_the_model_knows_every_word_of_its_captions_and_no_other(scene, seed):
         "dragons",
         "castle",
     ]
+    assert unknown_words("a boat's sail, that's red") == ["sail"]
+    assert unknown_words("3 boats") == ["3", "boats"]
     assert unknown_words("") == []
 
 

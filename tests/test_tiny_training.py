@@ -16,6 +16,7 @@ from torch import nn
 from ldm_viz.tiny.architecture import build_scheduler, build_tokenizer
 from ldm_viz.tiny.classifier import CLASSES, ObjectClassifier, examples
 from ldm_viz.tiny.training.data import load_pictures, make_pictures
+from ldm_viz.tiny.training.muon import Muon, orthogonalize
 from ldm_viz.tiny.training.ranks import Progress, Stage, stratified
 from ldm_viz.tiny.training.wording import UNSAID, describe
 
@@ -84,6 +85,60 @@ def test_a_stage_goes_on_from_its_checkpoint(tmp_path):
     work(second, 200)
     for a, b in zip(whole.modules["m"].parameters(), second.modules["m"].parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_a_resumed_stage_takes_the_rates_asked_for(tmp_path):
+    def stage(rate: float, muon_rate: float = 0.02, **more: nn.Module) -> Stage:
+        torch.manual_seed(0)
+        modules = {"m": nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), **more}
+        return Stage(
+            "two", tmp_path, modules, Progress(400, rate, 1, 0.5), rates={"0.bias": 2.0},
+            muon_rate=muon_rate,
+        )  # fmt: skip
+
+    first = stage(0.1)
+    first.step(first.modules["m"](torch.ones(2, 3)).square().mean(), 2)
+    first.save()
+    momentum = [v["velocity"] for v in first.optimizers[1].state.values()]
+    again = stage(0.05)
+    peaks = {g["peak"] for o in again.optimizers for g in o.param_groups}
+    assert peaks == {0.05, 0.1, 0.02} and again.progress.samples == 2
+    for kept, found in zip(momentum, again.optimizers[1].state.values(), strict=True):
+        torch.testing.assert_close(found["velocity"], kept)
+    for other in (stage(0.1, muon_rate=0.0), stage(0.1, n=nn.Linear(2, 2))):
+        assert other.progress.samples == 2, "weights go on, the optimiser begins anew"
+        assert not any(o.state for o in other.optimizers)
+        torch.testing.assert_close(other.modules["m"][0].weight, first.modules["m"][0].weight)
+
+
+@pytest.mark.parametrize("shape", [(8, 32), (32, 8), (16, 16)])
+def test_muon_makes_updates_orthogonal(shape):
+    torch.manual_seed(0)
+    parts = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    sizes = torch.logspace(0, -1.3, min(shape))  # the smallest a twentieth of the largest
+    update = orthogonalize(30 * parts.U @ torch.diag(sizes) @ parts.Vh)
+    along = torch.diag(parts.U.T @ update @ parts.Vh.T)
+    assert along.min() > 0.6 and along.max() < 1.25, "each direction is kept, its size is near 1"
+    torch.testing.assert_close(parts.U @ torch.diag(along) @ parts.Vh, update, atol=1e-3, rtol=0)
+
+
+def test_muon_learns_with_matrices_and_kernels():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.Flatten(), nn.Linear(96, 1))
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    muon = Muon([{"params": matrices}], lr=0.02)
+    x = torch.randn(64, 2, 4, 4)
+    target = x[:, :1].mean((2, 3)) - 0.5 * x[:, 1:].mean((2, 3))
+    losses = []
+    for _ in range(60):
+        loss = (network(x) - target).square().mean()
+        losses.append(loss.item())
+        muon.zero_grad()
+        loss.backward()
+        muon.step()
+    assert losses[-1] < 0.3 * losses[0]
+    with pytest.raises(ValueError, match="no closure"):
+        muon.step(lambda: 0.0)
 
 
 def test_the_classifier_saves_and_loads(tmp_path):

@@ -45,15 +45,16 @@ def tell_branches(
         for k in range(most)
     ]
     for sign in (1, -1) if most == 2 else ():
-        signed = [[sign * branch for branch in step] for step in outputs]
-        order, weights = _order(signed, guided, scale, epsilon)
+        order, weights = _order(outputs, sign * guided, scale, epsilon)
         if order is None:
             continue
         names = ("unconditional", "conditional")
-        arrays = {name: sign * stacked[k] for name, k in zip(names, order, strict=True)}
-        lone = [i for i, step in enumerate(signed) if len(step) == 1]
+        arrays = {name: stacked[k] for name, k in zip(names, order, strict=True)}
+        lone = [i for i, step in enumerate(outputs) if len(step) == 1]
         for i in lone:  # guidance switched off: the one branch left is the conditional one
-            arrays["unconditional"][i], arrays["conditional"][i] = np.nan, signed[i][0]
+            arrays["unconditional"][i], arrays["conditional"][i] = np.nan, outputs[i][0]
+        if sign < 0:
+            arrays = {name: -values for name, values in arrays.items()}
         turned = "; the model gives the negative of what is shown" if sign < 0 else ""
         return Branches(arrays, _describe(weights, lone) + turned)
     arrays = {f"branch {k}": stacked[k] for k in range(most)}

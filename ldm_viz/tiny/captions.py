@@ -390,7 +390,8 @@ def _vocabulary() -> frozenset[str]:
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"[^\W\d_]+", text.lower())
+    found = re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.lower())
+    return [re.sub(r"['’]s$", "", word) for word in found]
 
 
 def unknown_words(text: str) -> list[str]:

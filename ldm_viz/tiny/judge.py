@@ -24,11 +24,9 @@ from ldm_viz.tiny.captions import caption, plain
 from ldm_viz.tiny.checks import measure
 from ldm_viz.tiny.classifier import NO_CLEAN_OBJECT, ObjectClassifier
 from ldm_viz.tiny.drawing import draw
-from ldm_viz.tiny.loading import WEIGHTS, load_joint_space, load_tiny
+from ldm_viz.tiny.loading import GUIDANCE, STEPS, WEIGHTS, load_joint_space, load_tiny
 from ldm_viz.tiny.scenes import ATTRIBUTES, Scene, random_scene
 
-STEPS = 25
-GUIDANCE = 2.5
 _BATCH = 25
 
 TARGETS: dict[str, float] = {

@@ -25,6 +25,10 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 _BATCH = 50
 
+STEPS = 25
+GUIDANCE = 2.5
+"""What the embedded model is judged with, and drawn with where nothing else is said."""
+
 TASKS = ("text-to-image", "image-to-image", "inpainting")
 
 
@@ -171,6 +175,8 @@ class JointSpace:
         """Texts as vectors of the joint space, (n, 128) float32; longer ones are cut."""
         import torch
 
+        if not texts:
+            raise ValueError("texts is empty; expected at least one text")
         tokens = self.tokenizer(
             list(texts), padding="max_length", truncation=True, return_tensors="pt"
         ).input_ids
@@ -182,6 +188,8 @@ class JointSpace:
         """Pictures as vectors of the joint space, (n, 128) float32; of any size, cut to a square."""
         import torch
 
+        if not images:
+            raise ValueError("images is empty; expected at least one picture")
         rgb = [image.convert("RGB") for image in images]
         pixels = self.image_processor(rgb, return_tensors="pt").pixel_values
         with torch.no_grad():

@@ -27,14 +27,14 @@ class Step:
     """One step of a trajectory; its arrays are views with shape ``(batch, *latent)``.
 
     Attributes:
-        step: 0-based position in the run.
+        step: 0-based position in the trajectory.
         timestep: The scheduler's time.
         sigma: Noise level, as in :attr:`Trajectory.sigmas`.
         snr: Signal-to-noise ratio (power).
         latents: The sample that went into ``scheduler.step``.
         next_latents: What the loop carried on with afterwards.
         x0: The predicted clean sample, or None.
-        noise_prediction: The model's output, branch by branch.
+        noise_prediction: The model's output, branch by branch, in the sign the scheduler received.
         wall_time: Seconds since the run began, at the end of this step.
     """
 
@@ -78,8 +78,8 @@ class Trajectory:
             latents; or None.
         x0_source: ``"scheduler"`` (its own field), ``"computed"`` (from the prediction type) or
             ``""``.
-        noise_prediction: Branch to ``(n, b, *latent)``: ``"unconditional"`` and ``"conditional"``
-            where they could be told apart, else ``"branch 0"`` ...; ``"guided"`` is always exactly
+        noise_prediction: Branch to ``(n, b, *latent)``, in the sign the scheduler received:
+            ``"unconditional"`` and ``"conditional"`` where they could be told apart, else ``"branch 0"`` ...; ``"guided"`` is always exactly
             what ``scheduler.step`` received. NaN at steps where a branch was not computed.
         step_outputs: ``(n, b, *latent)``, what ``scheduler.step`` returned, kept only where the
             loop carried on with something else (inpainting's blend, a callback); else None.
@@ -272,8 +272,10 @@ class Trajectory:
     def part(self) -> tuple[int, int, int] | None:
         """Of a slice: its first step, the one after its last, and the steps of the whole run."""
         match self.settings.get("part"):
-            case [int(start), int(stop), int(steps)] if 0 <= start <= stop <= steps:
-                return start, stop, steps
+            case [int(start), int(stop), int(steps)] if (
+                0 <= start <= stop <= steps < 2** 31 and stop - start == len(self)
+            ):
+                return int(start), stop, steps
         return None
 
     @property

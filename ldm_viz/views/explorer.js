@@ -783,7 +783,8 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
     });
     labels.replaceChildren(
       ...marks.map((tick) => {
-        const label = make("span", {}, log ? formatPower(tick) : formatTick(tick));
+        const power = log && marks.every(Number.isInteger);
+        const label = make("span", {}, power ? formatPower(tick) : formatTick(log ? 10 ** tick : tick));
         label.style.top = `${100 - ((tick - low) / (high - low)) * 100}%`;
         return label;
       }),
@@ -883,7 +884,6 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
 
 /** @param {number} power */
 function formatPower(power) {
-  if (!Number.isInteger(power)) return formatTick(10 ** power);
   const digits = "⁰¹²³⁴⁵⁶⁷⁸⁹";
   if (power === 0) return "1";
   return `10${power < 0 ? "⁻" : ""}${[...String(Math.abs(power))].map((d) => digits[Number(d)]).join("")}`;

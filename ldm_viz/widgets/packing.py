@@ -123,8 +123,8 @@ def _facts(trajectory: Trajectory) -> list[list[str]]:
     settings = trajectory.settings
     count = steps_in_words(trajectory)
     planned = settings.get("num_inference_steps")
-    steps = trajectory.part[2] if trajectory.part else len(trajectory)
-    if isinstance(planned, int) and planned != steps:
+    whole = trajectory.part is None
+    if whole and isinstance(planned, int) and planned != len(trajectory):
         count += f" ({planned} asked for)"
     facts = [["", count]]
     if settings.get("scheduler"):
@@ -142,6 +142,8 @@ def _settings(settings: Mapping[str, Any]) -> list[list[str]]:
     """All settings, one line each, nested ones joined."""
     lines = []
     for name in settings:
+        if name == "part":  # among the facts
+            continue
         value = settings[name]
         if isinstance(value, Mapping):
             text = ", ".join(f"{key} {item}" for key, item in value.items())

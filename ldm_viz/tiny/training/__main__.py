@@ -41,7 +41,8 @@ def train(work: Path, target: Path, stages: list[str], ranks: int, effort: float
         sys.stderr.write(f"stage: {stage}\n")
         if stage == "data":
             data.make_pictures(work, pictures, seed=1, ranks=ranks)
-            build_tokenizer().save_pretrained(work / "tokenizer")
+            if not (work / "tokenizer").exists():  # what was trained with it must keep it
+                build_tokenizer().save_pretrained(work / "tokenizer")
         elif stage == "autoencoder":
             launch(autoencoder.train_autoencoder, ranks, work, samples(AUTOENCODER_SAMPLES))
         elif stage == "joint":

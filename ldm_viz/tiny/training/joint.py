@@ -34,7 +34,7 @@ ATTRIBUTES_FIRST = 0.5
 
 Until then both learn the attributes only, and texts, which are easy, join in every third batch.
 """
-WEIGHTS = {"object": 3.0, "size": 1.5, "position": 1.5}
+_ATTRIBUTE_WEIGHTS = {"object": 3.0, "size": 1.5, "position": 1.5}
 """What an attribute counts in the classification, where it is not 1: the hard ones more."""
 
 
@@ -70,7 +70,7 @@ class Prototypes(nn.Module):
     def loss(self, embeddings: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         """Classification of each attribute that is said, and distance to the prototypes' sum."""
         terms = [
-            WEIGHTS.get(name, 1.0) * F.cross_entropy(scores, classes[:, column])
+            _ATTRIBUTE_WEIGHTS.get(name, 1.0) * F.cross_entropy(scores, classes[:, column])
             for column, (name, scores) in enumerate(
                 zip(ATTRIBUTES, self.logits(embeddings), strict=True)
             )

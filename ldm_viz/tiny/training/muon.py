@@ -1,6 +1,6 @@
 """Muon: momentum whose update of a weight matrix is made orthogonal (Jordan 2024).
 
-Small transformers and convolutional networks learn from about a third of the samples AdamW needs.
+The joint space's vision tower learnt from about a third of the samples that AdamW needed.
 `torch.optim.Muon` takes plain matrices only and orthogonalises in bfloat16, which processors without
 instructions for it emulate ten times slower; this one takes convolutions and works in float32.
 """
@@ -37,7 +37,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self,
         parameters: Iterable[Any],
-        lr: float,
+        lr: float = 0.02,
         momentum: float = 0.95,
         weight_decay: float = 0.01,
     ) -> None:
@@ -45,7 +45,9 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
-        """Takes one step."""
+        """Takes one step; a closure, which recomputes the loss, is not supported."""
+        if closure is not None:
+            raise ValueError("Muon takes no closure: compute the loss before the step")
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:

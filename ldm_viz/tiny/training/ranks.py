@@ -29,10 +29,8 @@ from ldm_viz.tiny.training.muon import Muon
 AVERAGE_EVERY = 8
 CHECKPOINT_SECONDS = 90.0
 EMA_DECAY = 0.998
-_HAS_BF16 = any(
-    getattr(torch.cpu, name, bool)()
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-)
+_BF16_CHECKS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+_HAS_BF16 = any(getattr(torch.cpu, name)() for name in _BF16_CHECKS if hasattr(torch.cpu, name))
 
 
 @dataclass
@@ -78,24 +76,22 @@ class Stage:
     """The peak rate of Muon for weight matrices inside the networks; 0 leaves all to AdamW."""
 
     def __post_init__(self) -> None:
-        matrices: list[dict[str, Any]] = []
-        others: list[dict[str, Any]] = []
+        matrices: dict[tuple[float, float], list[torch.Tensor]] = {}
+        others: dict[tuple[float, float], list[torch.Tensor]] = {}
         for module, network in self.modules.items():
             for name, p in network.named_parameters(prefix=module):
                 if not p.requires_grad:
                     continue
                 factor = math.prod(f for part, f in self.rates.items() if part in name)
-                if self.muon_rate and _is_inner(name, p):
-                    matrices.append({"params": [p], "peak": factor * self.muon_rate})
-                else:
-                    decay = 0.01 if p.ndim > 1 else 0.0
-                    peak = factor * self.progress.peak_rate
-                    others.append({"params": [p], "peak": peak, "weight_decay": decay})
+                decay = 0.01 if p.ndim > 1 else 0.0
+                inner = self.muon_rate and _is_inner(name, p)
+                peak = factor * (self.muon_rate if inner else self.progress.peak_rate)
+                (matrices if inner else others).setdefault((peak, decay), []).append(p)
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(others, lr=1e-3, betas=(0.9, 0.98), fused=True)
+            torch.optim.AdamW(_groups(others), betas=(0.9, 0.98), fused=True)
         ]
         if matrices:
-            self.optimizers.append(Muon(matrices, lr=1e-2))
+            self.optimizers.append(Muon(_groups(matrices)))
         self.average = {
             name: {k: v.detach().clone().float() for k, v in module.state_dict().items()}
             for name, module in self.modules.items()
@@ -119,9 +115,16 @@ class Stage:
             if name in state["modules"]:
                 module.load_state_dict(state["modules"][name])
                 self.average[name] = state["average"][name]
-        if len(state["optimizers"]) == len(self.optimizers):
-            for optimizer, found in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(found)
+        found = state.get("optimizers", [])
+        same = [_sizes(o.state_dict()) for o in self.optimizers] == [_sizes(o) for o in found]
+        if same and set(self.modules) == set(state["modules"]):
+            for optimizer, kept in zip(self.optimizers, found, strict=True):
+                asked = [
+                    {k: g[k] for k in ("peak", "weight_decay")} for g in optimizer.param_groups
+                ]
+                optimizer.load_state_dict(kept)
+                for group, rates in zip(optimizer.param_groups, asked, strict=True):
+                    group.update(rates)
         self.progress.samples = state["samples"]
         self.steps = state["steps"]
 
@@ -209,6 +212,19 @@ class Stage:
         reference = module.state_dict()
         module.load_state_dict({k: v.to(reference[k].dtype) for k, v in self.average[name].items()})
         return module.eval()
+
+
+def _groups(parameters: Mapping[tuple[float, float], list[torch.Tensor]]) -> list[dict[str, Any]]:
+    """Parameter groups from (peak rate, weight decay); `Stage.step` sets the rate itself."""
+    return [
+        {"params": some, "lr": peak, "peak": peak, "weight_decay": decay}
+        for (peak, decay), some in parameters.items()
+    ]
+
+
+def _sizes(state: Mapping[str, Any]) -> list[int]:
+    """How many parameters each group of an optimiser's state has."""
+    return [len(group["params"]) for group in state["param_groups"]]
 
 
 def _is_inner(name: str, parameter: torch.Tensor) -> bool:
