@@ -673,7 +673,7 @@ def _animatediff() -> dict[str, Any]:
     absent = ("text_encoder", "tokenizer", "feature_extractor", "image_encoder")
     return {
         "vae": autoencoder(),
-        "unet": _unet(layers_per_block=1),
+        "unet": _unet(),
         "motion_adapter": diffusers.MotionAdapter(
             block_out_channels=(16, 32),
             motion_layers_per_block=1,
@@ -686,8 +686,10 @@ def _animatediff() -> dict[str, Any]:
 
 
 def _lcm() -> dict[str, Any]:
-    scheduler = diffusers.LCMScheduler(**_SCHEDULE, clip_sample=False)
-    return _sd(unet={"time_cond_proj_dim": 16}) | {"scheduler": scheduler}
+    return _sd(
+        scheduler=lambda: diffusers.LCMScheduler(**_SCHEDULE, clip_sample=False),
+        unet={"time_cond_proj_dim": 16},
+    )
 
 
 def _control() -> dict[str, Any]:

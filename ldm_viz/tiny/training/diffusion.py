@@ -209,9 +209,7 @@ class _Conditions:
         return vectors[:, None]
 
 
-def train_diffusion(
-    rank: int, world: int, folder: Path, total: int, parts: int, rate: float = 1e-3
-) -> None:
+def train_diffusion(rank: int, world: int, folder: Path, total: int, parts: int) -> None:
     """Trains UNet, text encoder and adapter on predicting the noise (Ho 2020, arXiv:2006.11239).
 
     The weight of a timestep is that of x0's error limited from above at a signal-to-noise ratio of
@@ -233,7 +231,7 @@ def train_diffusion(
     unet.to(memory_format=torch.channels_last)
     torch.manual_seed(rank)
     modules = {"unet": unet, "text": text}
-    progress = Progress(total, rate, 6_000, 0.35)
+    progress = Progress(total, 1e-3, 6_000, 0.35)
     rates = {"text.": 0.4, "_ip.": ADAPTER_RATE, "encoder_hid_proj.": ADAPTER_RATE}
     stage = Stage("diffusion", folder, modules, progress, rank, world, rates)
     rng = np.random.default_rng([5, rank, stage.steps])
