@@ -14,7 +14,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ldm_viz.capture import Recorder, RecordingError, record
+    from ldm_viz.capture import Recorder, RecordingError, add_scaling, estimate, record
+    from ldm_viz.latent_layouts import add_layout
     from ldm_viz.tiny import load_joint_space, load_tiny
     from ldm_viz.trajectory import Step, Trajectory, TrajectoryFileError
     from ldm_viz.widgets import Explorer, explore
@@ -30,6 +31,9 @@ __all__ = [
     "Step",
     "Trajectory",
     "TrajectoryFileError",
+    "add_layout",
+    "add_scaling",
+    "estimate",
     "explore",
     "load_joint_space",
     "load_tiny",
@@ -44,6 +48,9 @@ _HOMES = {
     "Step": ("ldm_viz.trajectory", "Step"),
     "Trajectory": ("ldm_viz.trajectory", "Trajectory"),
     "TrajectoryFileError": ("ldm_viz.trajectory", "TrajectoryFileError"),
+    "add_layout": ("ldm_viz.latent_layouts", "add_layout"),
+    "add_scaling": ("ldm_viz.capture", "add_scaling"),
+    "estimate": ("ldm_viz.capture", "estimate"),
     "explore": ("ldm_viz.widgets", "explore"),
     "load_joint_space": ("ldm_viz.tiny", "load_joint_space"),
     "load_tiny": ("ldm_viz.tiny", "load_tiny"),

@@ -441,8 +441,24 @@ def _recorded(
             return partial, 1
     if stopped:
         _say(f"Stopped by Ctrl-C; {len(run)} steps are kept")
-        return run, 130
-    return run, 0
+        return _with_pictures_made(pipe, run), 130
+    return _with_pictures_made(pipe, run), 0
+
+
+def _with_pictures_made(pipe: Any, run: "Trajectory") -> "Trajectory":
+    """The run with its pictures decoded; without, where that cannot be: the run must not be lost."""
+    import numpy as np
+
+    try:
+        for series in run.frames.values():
+            np.asarray(series)
+    except KeyboardInterrupt:
+        _say("Stopped by Ctrl-C while decoding; the pictures are quick ones")
+        return _with_pictures(pipe, run, "linear")
+    except Exception as error:  # noqa: BLE001 - whatever the decoder raises
+        _say(f"Its pictures could not be decoded: {_one_line(error)}")
+        return run.replace(frames={}, frames_source="")
+    return run
 
 
 def _with_pictures(pipe: Any, partial: "Trajectory", frames: str | None) -> "Trajectory":

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ldm_viz.latent_layouts import LatentLayout, guess_layout
+
 if TYPE_CHECKING:
     from ldm_viz.trajectory import Trajectory
 
@@ -56,60 +58,57 @@ def channel_maps(
 ) -> tuple[np.ndarray | None, str]:
     """Lay latents out as one map a channel.
 
-    Plain latents ``(channels, h, w)`` are maps already. Packed ones ``(h/2 · w/2, 4 · channels)``, as
-    Flux has them, are unpacked when the picture's ``height`` and ``width`` tell how. Of a video
-    ``(channels, frames, h, w)`` the middle frame is taken.
+    Plain latents ``(channels, h, w)`` are maps already. Packed ones, as Flux has them, are unpacked as the
+    run's ``latent_layout`` says or, without it, when the picture's ``height`` and ``width`` tell how. Of a
+    video the middle frame is taken.
 
     Args:
         values: array of shape ``(…, *latent_shape)``.
         latent_shape: shape of one sample's latents.
-        settings: the run's settings; ``height`` and ``width`` are read.
+        settings: the run's settings; ``latent_layout``, ``height`` and ``width`` are read.
 
     Returns:
         The maps ``(…, channels, h, w)``, or None where there is no such layout, and a note in words
         on what was done (empty for plain latents).
     """
-    settings = settings or {}
-    lead = values.shape[: values.ndim - len(latent_shape)]
-    if len(latent_shape) == 3:
-        return values, ""
-    if len(latent_shape) == 4:
-        count = latent_shape[1]
-        middle = count // 2
-        note = f"Video latents: frame {middle} of {count} is shown as maps."
-        return values[..., :, middle, :, :], note
-    if len(latent_shape) == 2:
-        tokens, width = latent_shape
-        grid = _token_grid(tokens, settings)
-        if grid is not None and width % 4 == 0:
-            rows, columns = grid
-            blocks = values.reshape(*lead, rows, columns, width // 4, 2, 2)
-            n = len(lead)
-            order = (*range(n), n + 2, n, n + 3, n + 1, n + 4)
-            maps = blocks.transpose(order).reshape(*lead, width // 4, rows * 2, columns * 2)
-            return maps, f"Packed latents ({tokens}×{width}), unpacked for the maps."
-        return None, f"Packed latents ({tokens}×{width}) with no known grid: there are no maps."
+    layout = _layout(latent_shape, settings or {})
     shape = "×".join(map(str, latent_shape)) or "scalar"
-    return None, f"Latents of shape {shape} have no layout in space: there are no maps."
+    if layout is None:
+        if len(latent_shape) == 2:
+            return None, f"Packed latents ({shape}) with no known grid: there are no maps."
+        return None, f"Latents of shape {shape} have no layout in space: there are no maps."
+    maps = layout.unpack(values)
+    note = f"Packed latents ({shape}), unpacked for the maps." if "(" in layout.pattern else ""
+    if layout.is_video:
+        count = maps.shape[-3]
+        note = f"Video latents: frame {count // 2} of {count} is shown as maps."
+        maps = maps[..., count // 2, :, :]
+    return maps, note
 
 
-def _token_grid(tokens: int, settings: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Rows and columns of ``tokens`` packed tokens, from the picture's size; None if unclear."""
+def _layout(latent_shape: tuple[int, ...], settings: Mapping[str, Any]) -> LatentLayout | None:
+    """The layout that a run says it has, if it fits; else the likeliest."""
+    told = LatentLayout.read(settings.get("latent_layout"))
+    if told is not None:
+        try:
+            told.unpack(np.empty(latent_shape, np.bool_))
+            return told
+        except ValueError:
+            pass
     height, width = settings.get("height"), settings.get("width")
-    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
-        return None
-    rows = round(math.sqrt(tokens * height / width))
-    if rows < 1 or tokens % rows:
-        return None
-    columns = tokens // rows
-    return (rows, columns) if abs(height * columns - width * rows) < max(height, width) else None
+    if isinstance(height, int) and isinstance(width, int):
+        return guess_layout(latent_shape, picture=(height, width))
+    return guess_layout(latent_shape)
 
 
-def _by_channel(values: np.ndarray, latent_shape: tuple[int, ...]) -> np.ndarray:
-    """Rearrange ``(n, *latent_shape)`` to ``(n, channels, values)``: packed latents last, else first."""
-    n = len(values)
-    if len(latent_shape) >= 3:
-        return values.reshape(n, latent_shape[0], math.prod(latent_shape[1:]))
+def _by_channel(
+    values: np.ndarray, latent_shape: tuple[int, ...], settings: Mapping[str, Any]
+) -> np.ndarray:
+    """Rearrange ``(n, *latent_shape)`` to ``(n, channels, values)``; with no layout, channels last."""
+    n, layout = len(values), _layout(latent_shape, settings)
+    if layout is not None:
+        planes = layout.unpack(values)
+        return planes.reshape(n, planes.shape[1], math.prod(planes.shape[2:]))
     if len(latent_shape) == 2:
         return values.transpose(0, 2, 1)
     return values.reshape(n, 1, math.prod(latent_shape))
@@ -143,7 +142,7 @@ def latent_statistics(trajectory: Trajectory, sample: int = 0) -> LatentStatisti
     """
     sample = _check_sample(trajectory, sample)
     latents = np.asarray(trajectory.latents[:, sample])
-    groups = _by_channel(latents, latents.shape[1:])
+    groups = _by_channel(latents, latents.shape[1:], trajectory.settings)
     n, channels = groups.shape[:2]
     mean, std = np.full((n, channels), np.nan), np.full((n, channels), np.nan)
     minimum, maximum, norm = (np.full(n, np.nan) for _ in range(3))

@@ -2,16 +2,21 @@
 touched."""
 
 import gc
+import weakref
 
 import diffusers
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from pipelines import build_pipeline, call_arguments, use_scheduler
+from zoo import autoencoder, flow_autoencoder
 
 import ldm_viz as lv
-from ldm_viz.capture import decoders
-from ldm_viz.capture.decoders import decode_frames, linear_map
+from ldm_viz.capture import RecordingWarning, decoders, scaling
+from ldm_viz.capture.calls import DecoderCall
+from ldm_viz.capture.decoders import decode_frames, find_decoding, linear_map
+from ldm_viz.latent_layouts import guess_layout
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +93,7 @@ def test_no_global_random_number_is_drawn(pipe):
     before = torch.random.get_rng_state()
     decoders._maps.clear()
     for method in ("exact", "linear"):
-        decode_frames(pipe, trajectory, method, progress=False)
+        np.asarray(decode_frames(pipe, trajectory, method, progress=False).frames["latents"])
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -103,11 +108,12 @@ def test_the_linear_map_fits_and_is_kept():
         image = torch.einsum("oc,nchw->nohw", weights, latents) + 0.1
         return (torch.nn.functional.interpolate(image, scale_factor=2.0),)
 
+    decoding = find_decoding(pipe, record(pipe))
     pipe.vae.decode = decode
-    found = linear_map(pipe, pipe.vae)
+    found = linear_map(decoding, 2)
     scaled = weights.T.numpy() / pipe.vae.config.scaling_factor
     np.testing.assert_allclose(found[:-1], scaled, atol=1e-4)
-    assert linear_map(pipe, pipe.vae) is found and len(calls) == 1
+    assert linear_map(decoding, 2) is found and len(calls) == 1
 
 
 def test_linear_frames_have_the_shape_of_exact_ones(pipe):
@@ -122,9 +128,10 @@ def test_maps_die_with_their_autoencoder():
     gc.collect()
     before = len(decoders._maps)
     pipe = build_pipeline()
-    linear_map(pipe, pipe.vae)
+    trajectory = record(pipe, frames="linear")
+    assert trajectory.frames["x0"].shape == (4, 1, 16, 16, 3)
     assert len(decoders._maps) == before + 1
-    del pipe
+    del pipe, trajectory
     gc.collect()
     assert len(decoders._maps) == before
 
@@ -138,11 +145,12 @@ def test_half_precision_is_upcast_only_by_pipelines_that_do_it():
         dtypes.append(latents.dtype) or original(latents, **options)
     )
     trajectory = record(pipe)
-    decode_frames(pipe, trajectory, progress=False)
+    np.asarray(decode_frames(pipe, trajectory, progress=False).frames["x0"])
     assert set(dtypes) == {torch.float16}
     dtypes.clear()
+    scaling._seen.clear()
     pipe.upcast_vae = lambda: None
-    decode_frames(pipe, trajectory, progress=False)
+    np.asarray(decode_frames(pipe, trajectory, progress=False).frames["x0"])
     assert set(dtypes) == {torch.float32}
     assert pipe.vae.dtype == torch.float16
 
@@ -150,13 +158,16 @@ def test_half_precision_is_upcast_only_by_pipelines_that_do_it():
 def test_latents_of_something_else(pipe):
     trajectory = record(pipe)
     packed = lv.Trajectory(trajectory.latents.reshape(5, 1, 64, 4), *np.ones((3, 4)))
-    with pytest.raises(ValueError, match=r"these are \(64, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"shape \(64, 4\) do not fit the pipeline's AutoencoderKL"
+    ):
         decode_frames(pipe, packed)
-    with pytest.raises(ValueError, match="decoded 'exact' or 'linear'"):
+    with pytest.raises(ValueError, match="must be 'exact', 'linear', an AutoencoderTiny"):
         decode_frames(pipe, trajectory, "quick")
 
     class Bare:
-        vae = None
+        def __init__(self):
+            self.vae = None
 
     with pytest.raises(ValueError, match="no autoencoder"):
         decode_frames(Bare(), trajectory)
@@ -164,8 +175,148 @@ def test_latents_of_something_else(pipe):
 
 def test_progress_goes_to_the_error_stream_and_leaves_nothing(pipe, capsys):
     trajectory = record(pipe)
-    decode_frames(pipe, trajectory, progress=True)
+    frames = decode_frames(pipe, trajectory, progress=True).frames["x0"]
+    assert not capsys.readouterr().err
+    np.asarray(frames)
     shown = capsys.readouterr()
     assert not shown.out and "Decoding frames" in shown.err
-    decode_frames(pipe, trajectory, progress=False)
+    np.asarray(decode_frames(pipe, trajectory, progress=False).frames["x0"])
     assert "Decoding" not in capsys.readouterr().err
+
+
+def test_only_what_is_looked_at_is_decoded(pipe, monkeypatch):
+    trajectory = record(pipe, frames="exact", num_images_per_prompt=2)
+    decoded = []
+    original = pipe.vae.decode
+    monkeypatch.setattr(
+        pipe.vae, "decode", lambda z, *a, **k: decoded.append(len(z)) or original(z, *a, **k)
+    )
+    frames = trajectory.frames["x0"]
+    assert frames.shape == (4, 2, 16, 16, 3) and frames.dtype == np.uint8 and not decoded
+    one = frames[1, 1]
+    assert decoded == [1] and one.shape == (16, 16, 3)
+    assert np.array_equal(frames[1][1], one) and decoded == [1, 1]
+    assert np.array_equal(trajectory[1:3].select(1).frames["x0"][0, 0], one)
+    assert np.array_equal(frames[..., 1, :, :, :][1], one) and sum(decoded) == 6
+    whole = np.asarray(frames)
+    assert sum(decoded) == 8, "each is decoded once"
+    assert np.array_equal(frames[:, :, 2:5, -1], whole[:, :, 2:5, -1])
+    assert np.array_equal(frames[[0, 2], 1], whole[[0, 2], 1])
+    assert np.array_equal(frames[None, -1], whole[None, -1])
+    assert frames.mean() == whole.mean() and (frames == whole).all()
+    with pytest.raises(IndexError):
+        frames[4]
+    with pytest.raises(ValueError, match="read-only"):
+        whole[0] = 0
+
+
+def test_a_small_autoencoder(pipe):
+    tiny = diffusers.AutoencoderTiny(
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+        latent_channels=4,
+    ).eval()
+    trajectory = record(pipe, frames=tiny)
+    assert trajectory.frames_source == "tiny"
+    with torch.no_grad():
+        image = tiny.decode(torch.tensor(trajectory.latents[-1])).sample
+    expected = pipe.image_processor.postprocess(image, "np")
+    assert np.array_equal(trajectory.frames["latents"][-1], (expected * 255).round())
+
+
+def test_a_function_of_ones_own(pipe):
+    shapes = []
+
+    def paint(latents):
+        shapes.append(tuple(latents.shape))
+        return [PIL.Image.new("RGB", (6, 5), (int(i), 2, 3)) for i in range(len(latents))]
+
+    trajectory = record(pipe, frames=paint, num_images_per_prompt=2)
+    assert trajectory.frames_source == "custom"
+    assert trajectory.frames["x0"].shape == (4, 2, 5, 6, 3)
+    assert (trajectory.frames["x0"][1] == [[[[0, 2, 3]]], [[[1, 2, 3]]]]).all()
+    assert {shape[1:] for shape in shapes} == {(4, 8, 8)}
+    with pytest.warns(
+        RecordingWarning, match=r"must return uint8 pictures of shape \(1, h, w, 3\)"
+    ):
+        wrong = record(pipe, frames=lambda latents: latents)
+    assert not wrong.frames and wrong.complete
+
+
+def calls_of(vae, given, **kwargs):
+    return [DecoderCall(vae, given, (), {"return_dict": False} | kwargs, (len(given), 3, 16, 16))]
+
+
+@pytest.mark.parametrize("name", ["divided", "times the reciprocal", "shifted", "as they are"])
+def test_the_scaling_is_learnt_from_what_was_decoded(pipe, name):
+    vae = flow_autoencoder()
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    given = scaling._TABLE[name](latents, vae)
+    learned = scaling.learn_decoding(latents.numpy(), calls_of(vae, given))
+    assert learned.exact and torch.equal(learned.prepare(latents), given)
+
+
+def test_an_unknown_scaling_is_fitted_to_what_was_decoded():
+    """As in models that normalise packed latents: each place of a patch has its own factor."""
+    vae = autoencoder(4)
+    generator = torch.Generator().manual_seed(0)
+    packed = torch.randn(2, 16, 16, generator=generator)
+    layout = guess_layout((16, 16), 4, (16, 16))
+    factors = torch.rand(16, generator=generator) + 0.5
+    given = layout.unpack(packed * factors + 0.1 * factors)
+    learned = scaling.learn_decoding(packed.numpy(), calls_of(vae, given))
+    assert not learned.exact and learned.scaling == "fitted"
+    other = torch.randn(3, 16, 16, generator=generator)
+    expected = layout.unpack(other * factors + 0.1 * factors)
+    np.testing.assert_allclose(learned.prepare(other), expected, atol=1e-5)
+    noise = torch.randn(given.shape, generator=generator)
+    assert scaling.learn_decoding(packed.numpy(), calls_of(vae, noise)) is None
+
+
+def test_a_scaling_from_outside(pipe, monkeypatch):
+    monkeypatch.setattr(scaling, "_TABLE", dict(scaling._TABLE))
+    monkeypatch.setattr(scaling, "_seen", weakref.WeakKeyDictionary())
+    lv.add_scaling("tripled", lambda latents, vae: 3 * latents)
+    assert find_decoding(pipe, record(pipe, output_type="latent")).scaling == "tripled"
+    trajectory = record(pipe, frames="exact")
+    assert trajectory.settings["latent_scaling"] == "divided", "what was seen outweighs the table"
+    assert np.array_equal(trajectory.frames["latents"][-1], trajectory.images)
+    with pytest.raises(TypeError, match="must be a function"):
+        lv.add_scaling("none", None)
+
+
+def test_what_was_seen_serves_a_run_that_decodes_nothing(pipe):
+    decoded = record(pipe, frames="exact")
+    latent = record(pipe, frames="exact", output_type="latent")
+    assert np.array_equal(latent.frames["x0"][0], decoded.frames["x0"][0])
+    assert np.array_equal(latent.frames["latents"][-1], decoded.images)
+
+
+def test_decoders_that_draw_noise_draw_the_same(pipe, monkeypatch):
+    """With the generator as it was when the pipeline decoded, and without touching the user's."""
+    original = pipe.vae.decode
+
+    def decode(z, return_dict=True, generator=None):
+        noise = torch.randn(z.shape, generator=generator)
+        return original(z + noise, return_dict=return_dict)
+
+    monkeypatch.setattr(pipe.vae, "decode", decode)
+    generator = torch.Generator().manual_seed(3)
+    with lv.Recorder(pipe) as recorder:
+        pipe(**call_arguments("text-to-image", generator=generator))
+    state = generator.get_state()
+    trajectory = recorder.trajectory
+    assert np.array_equal(trajectory.frames["latents"][-1], trajectory.images)
+    assert torch.equal(state, generator.get_state())
+
+
+def test_pictures_after_the_pipeline_is_gone():
+    pipe = build_pipeline()
+    trajectory = record(pipe, frames="exact")
+    unet = weakref.ref(pipe.unet)
+    del pipe
+    gc.collect()
+    assert unet() is None, "of the pipeline only the decoder is kept"
+    assert np.array_equal(trajectory.frames["latents"][-1], trajectory.images)

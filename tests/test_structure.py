@@ -18,7 +18,7 @@ import ldm_viz
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ldm_viz"
 
-ARRAYS = frozenset({"numpy", "PIL", "safetensors"})
+ARRAYS = frozenset({"numpy", "PIL", "safetensors", "xarray"})
 MODELS = ARRAYS | {"torch", "diffusers", "transformers", "tokenizers", "scipy", "tqdm"}
 DISPLAY = ARRAYS | {"plotly", "anywidget", "ipywidgets", "traitlets", "IPython"}
 
@@ -31,11 +31,12 @@ class Room:
     packages: frozenset[str]
 
 
-GROUND = frozenset({"trajectory", "statistics", "imaging"})
+GROUND = frozenset({"trajectory", "statistics", "imaging", "latent_layouts"})
 HOUSE = {
     "trajectory": Room(GROUND, ARRAYS),
     "statistics": Room(GROUND, ARRAYS),
     "imaging": Room(GROUND, ARRAYS),
+    "latent_layouts": Room(GROUND, ARRAYS),
     "tiny": Room(GROUND, MODELS),
     "capture": Room(GROUND, MODELS),
     "conditioning": Room(GROUND, MODELS),

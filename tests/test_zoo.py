@@ -65,8 +65,8 @@ def test_recorded_to_the_bit(specimen, received):
         assert np.isfinite(trajectory.sigmas).all() and (np.diff(trajectory.sigmas) <= 0).all()
     trajectory = runs[-1]
     assert set(trajectory.noise_prediction) == set(specimen.branches)
-    channels = trajectory.latents.shape[2]
-    guided = torch.stack(seen[-len(trajectory) :])[:, :, :channels].float().numpy()
+    batch, channels = trajectory.latents.shape[1:3]
+    guided = torch.stack(seen[-len(trajectory) :])[:, :batch, :channels].float().numpy()
     assert np.array_equal(trajectory.noise_prediction["guided"], guided)
 
 
@@ -85,3 +85,20 @@ def test_the_last_latents_are_the_pipelines_own(specimen):
     assert np.array_equal(
         np.sort(own, axis=None), np.sort(recorder.trajectory.latents[-1], axis=None)
     )
+
+
+@pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)
+def test_the_last_frame_is_the_pipelines_own_picture(specimen):
+    pipe = _build(specimen)
+    with lv.Recorder(pipe) as recorder:
+        own, _ = run(pipe, specimen.arguments())
+    trajectory = recorder.trajectory
+    pictures = (own * 255).round().astype(np.uint8)
+    assert np.array_equal(trajectory.frames["latents"][-1], pictures)
+    assert np.array_equal(trajectory.images, pictures)
+    assert trajectory.frames["x0"].shape == (len(trajectory), *pictures.shape)
+    if specimen.pipeline not in ON_PIXELS:
+        assert trajectory.settings["latent_scaling"] != "fitted"
+    # Not only the last, whose decoding was watched: the others by the rule that was found.
+    changes = np.diff(trajectory.frames["latents"].astype(float), axis=0)
+    assert all(change.any() for change in changes[:-1]), "the last step may be too small to see"

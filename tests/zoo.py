@@ -804,7 +804,7 @@ ZOO: tuple[Specimen, ...] = (
         "QwenImageInpaintPipeline", _qwen, lambda: _qwen_call(**_inpainting()), (3,), _UNLABELLED
     ),
     Specimen("AuraFlowPipeline", _aura, _with(_masked(5, 32), _SIZE), (3,), _GUIDED),
-    Specimen("DiTPipeline", _dit, _with(class_labels=[1], guidance_scale=4.0), (3,), _ALONE),
+    Specimen("DiTPipeline", _dit, _with(class_labels=[1], guidance_scale=4.0), (3,), _GUIDED),
     Specimen(
         "HunyuanDiTPipeline",
         _hunyuan_dit,

@@ -9,7 +9,9 @@ give.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +25,11 @@ class Branches:
 
 
 def tell_branches(
-    outputs: list[list[np.ndarray]], guided: np.ndarray, scale: float | None, epsilon: float
+    outputs: Sequence[list[np.ndarray]],
+    guided: np.ndarray,
+    scale: float | None,
+    epsilon: float,
+    empty: Callable[[tuple[int, ...], Any], np.ndarray] = np.empty,
 ) -> Branches:
     """Names the branches of a run.
 
@@ -34,18 +40,17 @@ def tell_branches(
         scale: The guidance scale asked for, where known: it decides which of two is the conditional
             one.
         epsilon: Spacing of the run's floating-point type at 1, to know how far rounding reaches.
+        empty: Makes the arrays, of a shape and a type.
     """
     most = max(map(len, outputs), default=0)
     if most < 2:
         return Branches(note="the model was asked once a step: there is no second branch")
-    stacked = [
-        np.stack(
-            [step[k] if k < len(step) else np.full_like(guided[0], np.nan) for step in outputs]
-        )
-        for k in range(most)
-    ]
+    stacked = [empty(guided.shape, guided.dtype) for _ in range(most)]
+    for i, step in enumerate(outputs):
+        for k, values in enumerate(stacked):
+            values[i] = step[k] if k < len(step) else np.nan
     for sign in (1, -1) if most == 2 else ():
-        order, weights = _order(outputs, sign * guided, scale, epsilon)
+        order, weights = _order(outputs, guided, scale, epsilon, sign)
         if order is None:
             continue
         names = ("unconditional", "conditional")
@@ -54,7 +59,8 @@ def tell_branches(
         for i in lone:  # guidance switched off: the one branch left is the conditional one
             arrays["unconditional"][i], arrays["conditional"][i] = np.nan, outputs[i][0]
         if sign < 0:
-            arrays = {name: -values for name, values in arrays.items()}
+            for values in arrays.values():
+                np.negative(values, out=values)
         turned = "; the model gives the negative of what is shown" if sign < 0 else ""
         return Branches(arrays, _describe(weights, lone) + turned)
     arrays = {f"branch {k}": stacked[k] for k in range(most)}
@@ -64,11 +70,16 @@ def tell_branches(
 
 
 def _order(
-    outputs: list[list[np.ndarray]], guided: np.ndarray, scale: float | None, epsilon: float
+    outputs: Sequence[list[np.ndarray]],
+    guided: np.ndarray,
+    scale: float | None,
+    epsilon: float,
+    sign: int,
 ) -> tuple[tuple[int, int] | None, list[float]]:
     """Positions of (unconditional, conditional), None if unclear; and g where it is known."""
     second_weights = []
-    for step, received in zip(outputs, guided, strict=True):
+    for step, target in zip(outputs, guided, strict=True):
+        received = target if sign > 0 else -target
         if len(step) == 1 and np.array_equal(step[0], received, equal_nan=True):
             continue
         if len(step) == 2 and not np.isfinite(received).all():

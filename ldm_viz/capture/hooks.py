@@ -38,6 +38,9 @@ def activated(run: Any) -> Iterator[None]:
         _stack.runs.pop()
 
 
+_INHERITED = object()
+
+
 @dataclass
 class _Patch:
     owner: Any
@@ -54,7 +57,11 @@ class _Patch:
         _patches.pop((id(self.owner), self.name), None)
         # Whoever wrapped on top of us meanwhile holds our wrapper, which only passes calls through;
         # taking theirs away would be wrong.
-        if vars(self.owner).get(self.name) is self.replacement:
+        if vars(self.owner).get(self.name) is not self.replacement:
+            return
+        if self.original is _INHERITED:
+            delattr(self.owner, self.name)
+        else:
             setattr(self.owner, self.name, self.original)
 
 
@@ -70,8 +77,8 @@ def patched(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Iterator[None]
     restores.
 
     Args:
-        owner: The class or instance whose own ``__dict__`` holds ``name``.
-        name: The attribute.
+        owner: The class, or the instance whose own ``__dict__`` holds ``name``.
+        name: The attribute; a class may inherit it.
         wrap: Makes the replacement. It must serve every block alike, as only the first one's is
             used.
     """
@@ -80,8 +87,9 @@ def patched(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Iterator[None]
         with _lock:
             patch = _patches.get((id(owner), name))
             if patch is None:
-                original = vars(owner)[name]
-                patch = _Patch(owner, name, original, wrap(original))
+                original = vars(owner).get(name, _INHERITED)
+                wrapped = getattr(owner, name) if original is _INHERITED else original
+                patch = _Patch(owner, name, original, wrap(wrapped))
                 _patches[id(owner), name] = patch
                 setattr(owner, name, patch.replacement)
             patch.users += 1

@@ -5,22 +5,32 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
+import os
+import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Self
 
 import diffusers
 import torch
+from tqdm.auto import tqdm
 
 from ..trajectory import Trajectory
-from .decoders import METHODS, decode_frames
+from .calls import DecoderCall
+from .decoders import check_method, decode_frames, find_decoding, run_layout
+from .estimates import estimate_run
 from .hooks import activated, active, definer, patched
+from .loops import Loop
 from .run import LiveStep, Run
+from .storage import MEMORY_BUDGET, Storage
 
 KEEP = ("latents", "x0", "noise_prediction")
+_ALL = (*KEEP, "guided")
+_WORTH_TELLING = 256 << 20  # bytes
 
 
 class RecordingError(RuntimeError):
@@ -31,6 +41,10 @@ class RecordingWarning(UserWarning):
     """Something could not be recorded; the pipeline's own run was not touched."""
 
 
+class NonFiniteWarning(UserWarning):
+    """The run itself gave values that are NaN or infinite."""
+
+
 class Recorder:
     """Records every call of a pipeline inside a ``with`` block, without changing its result.
 
@@ -39,17 +53,26 @@ class Recorder:
     Args:
         pipe: A diffusers pipeline. Any other pipeline may share its modules, its scheduler's class
             or its own class.
-        keep: What to keep: any of ``"latents"`` (always kept), ``"x0"`` and ``"noise_prediction"``.
-        frames: How to decode the pictures of the steps when a call has returned: ``"exact"`` by the
-            pipeline's own decoder, ``"linear"`` by a least-squares map (no waiting, coarse), None
-            not at all. :meth:`decode` does it later.
+        keep: What to keep: any of ``"latents"`` (always kept), ``"x0"``, ``"noise_prediction"`` (all
+            branches) and ``"guided"`` (of the noise predictions only what the scheduler received).
+            :func:`estimate` tells how many bytes each takes; a recording of more than 256 MB tells
+            at its first step.
+        frames: How the pictures of the steps are decoded, each when it is looked at: ``"exact"`` by
+            the pipeline's own decoder; ``"linear"`` by a least-squares map (at once, coarse); a
+            small autoencoder such as diffusers' ``AutoencoderTiny``; a function of latents; None
+            for none. :meth:`decode` does it later.
         progress: Whether decoding shows a progress bar; None for as the pipeline's own bar is set.
         on_step: Called with a :class:`LiveStep` after each step, in the thread of the run. What it
             raises becomes a warning, and does not stop the run; :meth:`stop` does.
+        memory_budget: Bytes of tensors that may wait on an accelerator before those so far are
+            brought over. With a folder, the same of the computer's own memory.
+        folder: Where to keep the arrays instead of in memory, for long videos. Its files have no
+            names, and vanish with the trajectory: save that to keep it.
 
     Raises:
         TypeError: ``pipe`` is not a diffusers pipeline, or an argument has the wrong type.
-        ValueError: An unknown name in ``keep`` or ``frames``.
+        ValueError: An unknown name in ``keep`` or ``frames``, or a budget that is no number of bytes.
+        NotADirectoryError: ``folder`` is none.
 
     Example:
         >>> with ldm_viz.Recorder(pipe) as recorder:
@@ -62,24 +85,32 @@ class Recorder:
         pipe: Any,
         *,
         keep: Iterable[str] = KEEP,
-        frames: str | None = "exact",
+        frames: Any = "exact",
         progress: bool | None = None,
         on_step: Callable[[LiveStep], Any] | None = None,
+        memory_budget: int = MEMORY_BUDGET,
+        folder: str | os.PathLike[str] | None = None,
     ) -> None:
         _check_pipeline(pipe)
         names = [keep] if isinstance(keep, str) else list(keep)
-        unknown = [name for name in names if name not in KEEP]
+        unknown = [name for name in names if name not in _ALL]
         if unknown:
             raise ValueError(
-                f"keep may hold {', '.join(map(repr, KEEP))}; not {', '.join(map(repr, unknown))}."
+                f"keep may hold {', '.join(map(repr, _ALL))}; not {', '.join(map(repr, unknown))}."
             )
-        if frames is not None and frames not in METHODS:
-            raise ValueError(f"frames must be 'exact', 'linear' or None, not {frames!r}.")
+        check_method(frames)
+        if type(memory_budget) is not int or memory_budget < 0:
+            raise ValueError(f"memory_budget must be a number of bytes, not {memory_budget!r}.")
+        if folder is not None and not os.path.isdir(folder):
+            raise NotADirectoryError(f"folder must be a folder that is there; {folder} is not.")
         if on_step is not None and not callable(on_step):
             raise TypeError(f"on_step must be a function of a LiveStep, not {on_step!r}.")
         self.pipe = pipe
         self.trajectories: list[Trajectory] = []
         self._keep = frozenset(names)
+        self._memory_budget = memory_budget
+        self._folder = None if folder is None else Path(folder)
+        self._calls: list[Sequence[DecoderCall]] = []  # what was decoded at the end of each
         self._frames = frames
         self._progress = progress
         self._on_step = on_step
@@ -135,13 +166,15 @@ class Recorder:
             run.stop_requested = True
             self.pipe._interrupt = True
 
-    def decode(self, trajectory: Trajectory | None = None, frames: str = "exact") -> Trajectory:
-        """Returns a trajectory with its frames decoded by this recorder's pipeline.
+    def decode(self, trajectory: Trajectory | None = None, frames: Any = "exact") -> Trajectory:
+        """Returns a trajectory with frames by this recorder's pipeline, each made when looked at.
+
+        ``np.asarray(decoded.frames["x0"])`` makes all of a series, with a progress bar.
 
         Args:
             trajectory: Which; the last one recorded if not given, which is then replaced in
                 ``trajectories``.
-            frames: ``"exact"`` or ``"linear"``.
+            frames: As for the recorder itself.
 
         Raises:
             ValueError: The latents do not belong to this pipeline's autoencoder.
@@ -150,8 +183,12 @@ class Recorder:
         which = self.trajectory if trajectory is None else trajectory
         if which is None:
             raise RecordingError("Nothing has been recorded yet.")
-        decoded = decode_frames(self.pipe, which, frames, progress=self._shows_progress())
-        self.trajectories = [decoded if t is which else t for t in self.trajectories]
+        place = next((i for i, t in enumerate(self.trajectories) if t is which), None)
+        calls = () if place is None else self._calls[place]
+        show = self._shows_progress()
+        decoded = decode_frames(self.pipe, which, frames, progress=show, calls=calls)
+        if place is not None:
+            self.trajectories[place] = decoded
         return decoded
 
     def _shows_progress(self) -> bool:
@@ -161,7 +198,11 @@ class Recorder:
 
     def _record(self, call: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Calls the pipeline as the user did, and adds its trajectories."""
-        run = Run(self.pipe, self._keep, self._on_step)
+        keep = {"noise_prediction"} if "guided" in self._keep else set()
+        if "noise_prediction" in self._keep:
+            keep |= {"branches"}
+        storage = Storage(self._memory_budget, self._folder)
+        run = Run(self.pipe, self._keep | keep, self._on_step, storage, self._tell_size)
         passed, named = args, kwargs
         with run.guarded("adding a step callback"):
             passed, named = run.with_callback(call, args, kwargs)
@@ -170,29 +211,48 @@ class Recorder:
             with run.listening():
                 output = call(self.pipe, *passed, **named)
         except BaseException as error:
-            self.trajectories.extend(run.trajectories(call, args, kwargs, error=error))
-            self._tell_faults(run)
+            self._add(run, run.trajectories(call, args, kwargs, error=error), decode=False)
             raise
         finally:
             self._runs.remove(run)
-        begin = len(self.trajectories)
-        self.trajectories.extend(run.trajectories(call, args, kwargs, output=output))
-        for position in range(begin, len(self.trajectories)):
-            self._add_frames(run, position)
-        self._tell_faults(run)
+        self._add(run, run.trajectories(call, args, kwargs, output=output), decode=True)
         return output
 
-    def _add_frames(self, run: Run, position: int) -> None:
-        whole = self.trajectories[position]
-        told = len(run.faults)
-        if self._frames is not None:
-            with run.guarded("decoding frames"):
-                show = self._shows_progress()
-                decoded = decode_frames(self.pipe, whole, self._frames, progress=show)
-                self.trajectories[position] = decoded
-        if len(run.faults) > told:
-            settings = {**whole.settings, "recording_faults": list(run.faults)}
-            self.trajectories[position] = whole.replace(settings=settings)
+    def _add(self, run: Run, made: Iterable[tuple[Trajectory, Loop]], decode: bool) -> None:
+        """Adds trajectories, with the frames asked for, and says what is amiss."""
+        for bare, loop in made:
+            told = len(run.faults)
+            trajectory, calls = bare, tuple(loop.decoder_calls)
+            with run.guarded("finding the layout of the latents"):
+                trajectory = _with_layout(self.pipe, bare, calls)
+            if decode and self._frames is not None and _could_be_pictures(trajectory, calls):
+                with run.guarded("decoding frames"):
+                    show = self._shows_progress()
+                    trajectory = decode_frames(
+                        self.pipe, trajectory, self._frames, progress=show, calls=calls
+                    )
+            if len(run.faults) > told:
+                settings = {**trajectory.settings, "recording_faults": list(run.faults)}
+                trajectory = trajectory.replace(settings=settings)
+            self.trajectories.append(trajectory)
+            self._calls.append(calls)
+            with run.guarded("looking for values that are not finite"):
+                _tell_nonfinite(trajectory)
+        self._tell_faults(run)
+
+    def _tell_size(self, loop: Loop, steps: int | None) -> None:
+        event = loop.events[0]
+        branches = sum(output.shape[0] for output in event.branches) // loop.shape[0]
+        size = estimate_run(
+            self._keep,
+            steps or len(loop.timesteps if loop.timesteps is not None else ()) or 1,
+            loop.shape[0],
+            tuple(loop.shape[1:]),
+            event.sample.whole,
+            branches,
+        )
+        if size.nbytes >= _WORTH_TELLING and self._shows_progress():
+            tqdm.write(f"Recording {size!r}", file=sys.stderr)
 
     def _tell_faults(self, run: Run) -> None:
         if run.faults:
@@ -202,15 +262,46 @@ class Recorder:
                 warnings.warn(text, RecordingWarning, stacklevel=4)
 
 
+def _with_layout(pipe: Any, trajectory: Trajectory, calls: Sequence[DecoderCall]) -> Trajectory:
+    """Notes how the latents are laid out, where it was seen or can be told."""
+    decoding = find_decoding(pipe, trajectory, calls)
+    layout = run_layout(trajectory) if decoding is None else decoding.layout
+    if layout is None or "latent_layout" in trajectory.settings:
+        return trajectory
+    settings = {**trajectory.settings, "latent_layout": layout.describe()}
+    if decoding is not None:
+        settings["latent_scaling"] = decoding.scaling
+    return trajectory.replace(settings=settings)
+
+
+def _could_be_pictures(trajectory: Trajectory, calls: Sequence[DecoderCall]) -> bool:
+    """Whether there is something to decode: a prior's vectors, say, are not pictures' latents."""
+    last = trajectory.settings.get("loop", 0) == trajectory.settings.get("loops", 1) - 1
+    return bool(calls) or last
+
+
+def _tell_nonfinite(trajectory: Trajectory) -> None:
+    if trajectory.nonfinite:
+        name, steps = min(trajectory.nonfinite.items(), key=lambda item: item[1][0])
+        warnings.warn(
+            f"Not all values of the run are finite: first {name} at step {steps[0]}. "
+            "trajectory.nonfinite lists all.",
+            NonFiniteWarning,
+            stacklevel=6,
+        )
+
+
 def record(
     pipe: Any,
     prompt: str | list[str] | None = None,
     *,
     seed: int | None = None,
-    frames: str | None = "exact",
+    frames: Any = "exact",
     keep: Iterable[str] = KEEP,
     progress: bool = True,
     on_step: Callable[[LiveStep], Any] | None = None,
+    memory_budget: int = MEMORY_BUDGET,
+    folder: str | os.PathLike[str] | None = None,
     **call: Any,
 ) -> Trajectory:
     """Runs a pipeline once and returns the recorded run.
@@ -221,10 +312,12 @@ def record(
             (``prompt_embeds``).
         seed: Seeds a generator on the CPU, so that the run can be repeated anywhere: the same as
             passing ``generator=torch.Generator().manual_seed(seed)``.
-        frames: How to decode a picture for each step; as for :class:`Recorder`.
+        frames: How pictures of the steps are decoded; as for :class:`Recorder`.
         keep: What to keep; as for :class:`Recorder`.
         progress: Whether decoding shows a progress bar.
         on_step: Called after each step; as for :class:`Recorder`.
+        memory_budget: Bytes of tensors that may wait on an accelerator; as for :class:`Recorder`.
+        folder: Where to keep arrays instead of in memory; as for :class:`Recorder`.
         **call: Anything else that the pipeline itself takes.
 
     Returns:
@@ -259,7 +352,15 @@ def record(
         call["generator"] = torch.Generator().manual_seed(seed)
     if prompt is not None:
         call["prompt"] = prompt
-    recorder = Recorder(pipe, keep=keep, frames=frames, progress=progress, on_step=on_step)
+    recorder = Recorder(
+        pipe,
+        keep=keep,
+        frames=frames,
+        progress=progress,
+        on_step=on_step,
+        memory_budget=memory_budget,
+        folder=folder,
+    )
     try:
         with recorder:
             pipe(**call)

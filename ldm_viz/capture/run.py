@@ -6,7 +6,6 @@ the end. Nothing that goes wrong in here reaches the pipeline: faults are collec
 
 from __future__ import annotations
 
-import functools
 import inspect
 import time
 from collections.abc import Callable, Iterator
@@ -20,9 +19,18 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 
 from ..trajectory import Trajectory
 from . import predictions
-from .hooks import activated, active, definer, patched
-from .loops import Event, Loop, assemble, own_timesteps
+from .calls import (
+    DecoderCall,
+    Step,
+    decode_wrapper,
+    frozen_generators,
+    step_wrapper,
+    wrap_model,
+)
+from .hooks import activated, definer, patched
+from .loops import Event, Loop, assemble, memory_format, own_timesteps
 from .settings import describe_call, picture_array
+from .storage import Kept, Storage
 
 CALLBACK = "callback_on_step_end"
 CALLBACK_INPUTS = "callback_on_step_end_tensor_inputs"
@@ -53,22 +61,33 @@ class Run:
 
     Args:
         pipe: The pipeline.
-        keep: What to keep, besides the latents.
+        keep: What to keep, besides the latents: ``x0``, ``noise_prediction``, its ``branches``.
         on_step: Called with a :class:`LiveStep` after each step.
+        storage: Where tensors wait.
+        on_size: Called after the first step with a loop and the number of steps to come, or None.
     """
 
     def __init__(
-        self, pipe: Any, keep: frozenset[str], on_step: Callable[[LiveStep], Any] | None
+        self,
+        pipe: Any,
+        keep: frozenset[str],
+        on_step: Callable[[LiveStep], Any] | None,
+        storage: Storage,
+        on_size: Callable[[Loop, int | None], Any] | None = None,
     ) -> None:
         self.pipe = pipe
         self.keep = keep
         self.on_step = on_step
+        self.storage = storage
+        self.on_size = on_size
         self.loops: list[Loop] = []
         self.faults: list[str] = []
         self.stop_requested = False
         self._current: Loop | None = None
-        self._pending: list[torch.Tensor] = []  # what the model gave since the last step
+        self._pending: list[Kept] = []  # what the models gave since the last step
+        self._models: set[int] = set()
         self._stepping = False
+        self._decoding = False
         self._has_callback = False
         self._stages = [pipe, *(v for v in vars(pipe).values() if isinstance(v, DiffusionPipeline))]
         self._began = time.perf_counter()
@@ -94,13 +113,17 @@ class Run:
             with self.guarded("listening to the scheduler"):
                 for scheduler in self._components(_is_scheduler):
                     owner = definer((scheduler, *type(scheduler).__mro__), "step")
-                    stack.enter_context(patched(owner, "step", _step_wrapper(scheduler, owner)))
+                    stack.enter_context(patched(owner, "step", step_wrapper(scheduler, owner)))
             with self.guarded("listening to the model"):
-                wanted = "noise_prediction" in self.keep
-                for module in self._components(_is_denoiser) if wanted else ():
-                    handle = module.register_forward_hook(self._observe_model)
-                    stack.callback(handle.remove)
+                for module in self._components(_is_denoiser) if "branches" in self.keep else ():
+                    stack.enter_context(patched(type(module), "__call__", wrap_model))
+                    self._models.add(id(module))
+            with self.guarded("listening to the decoder"):
+                for vae in self._components(_is_decoder):
+                    owner = definer((vae, *type(vae).__mro__), "decode")
+                    stack.enter_context(patched(owner, "decode", decode_wrapper(vae, owner)))
             stack.enter_context(activated(self))
+            stack.callback(self.storage.forget_originals)
             yield
 
     def _components(self, wanted: Callable[[Any], bool]) -> list[Any]:
@@ -176,7 +199,7 @@ class Run:
         if loop is None:
             return
         if isinstance(latents, torch.Tensor) and latents.shape == loop.shape:
-            loop.carried = _copy(latents)
+            loop.carried = self.storage.keep(latents)
         self._after_step(loop)
 
     def _after_step(self, loop: Loop) -> None:
@@ -185,8 +208,14 @@ class Run:
         if self.on_step is None:
             return
         event, place = loop.events[-1], len(loop.events) - 1
-        timestep = event.clock.timestep
-        live = LiveStep(place, self._expected_steps(loop), timestep, loop.latents, event.x0)
+        latents, x0 = loop.latents.tensor, event.x0
+        live = LiveStep(
+            place,
+            self._expected_steps(loop),
+            event.clock.timestep,
+            latents,
+            None if x0 is None else x0.tensor,
+        )
         with self.guarded("on_step"), activated(None):
             self.on_step(live)
 
@@ -196,16 +225,50 @@ class Run:
             return expected
         return None if loop.timesteps is None else len(loop.timesteps)
 
-    def _observe_model(self, module: Any, args: Any, output: Any) -> None:
-        if active() is not self:  # another pipeline may share the model
+    def observe_model(self, module: Any, output: Any) -> None:
+        """Keeps what a model gave; it may come to be a branch of the next step's model output."""
+        if id(module) not in self._models:  # the class may be another's too
             return
         with self.guarded("reading the model's output"):
             several = isinstance(output, tuple | list) or hasattr(output, "keys")
             value = output[0] if several else output
             if isinstance(value, torch.Tensor):
-                self._pending.append(_copy(value))
+                self._pending.append(self.storage.keep(value))
 
-    def observe_step(self, scheduler: Any, step: _Step, args: tuple, kwargs: dict[str, Any]) -> Any:
+    def observe_decode(
+        self, vae: Any, decode: Callable[[], Any], args: tuple, kwargs: dict[str, Any]
+    ) -> Any:
+        """Calls a decoder and keeps what it was given after the loop.
+
+        Args:
+            vae: The autoencoder.
+            decode: The call, with its arguments.
+            args: Its arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            What it returned, untouched.
+        """
+        if self._decoding or self._current is None:
+            return decode()
+        taken = None
+        with self.guarded("reading what is decoded"):
+            latents = args[0] if args else next(iter(kwargs.values()))
+            more = {name: value for name, value in kwargs.items() if value is not latents}
+            taken = latents.detach().clone(), frozen_generators(more)
+        self._decoding = True
+        try:
+            output = decode()
+        finally:
+            self._decoding = False
+        if taken is not None:
+            with self.guarded("reading what was decoded"):
+                pictures = output[0] if isinstance(output, tuple) else output.sample
+                call = DecoderCall(vae, taken[0], args[1:], taken[1], tuple(pictures.shape))
+                self._current.decoder_calls.append(call)
+        return output
+
+    def observe_step(self, scheduler: Any, step: Step, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Calls a step and keeps what went in and came out.
 
         Args:
@@ -235,19 +298,22 @@ class Run:
     def _take_input(
         self, scheduler: Any, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor
     ) -> _Input:
+        self.storage.make_room()
         pending, self._pending = self._pending, []
         return _Input(
             scheduler=scheduler,
-            model_output=_copy(model_output),
+            model_output=self.storage.keep(model_output),
             timestep=timestep,
-            sample=_copy(sample),
+            sample=self.storage.keep(sample),
+            shape=sample.shape,
+            memory_format=memory_format(sample),
             branches=[output for output in pending if _may_hold_branches(output, model_output)],
             index=getattr(scheduler, "step_index", None),
             midpoint=predictions.read_midpoint(scheduler),
         )
 
     def _add_event(self, taken: _Input, outputs: dict[str, torch.Tensor]) -> None:
-        scheduler, sample = taken.scheduler, taken.sample
+        scheduler = taken.scheduler
         given = [outputs[name] for name in predictions.X0_NAMES if outputs.get(name) is not None]
         index = taken.index
         if index is None:  # many set it only during their first step
@@ -255,21 +321,25 @@ class Run:
             index = None if after is None else after - 1
         sigmas = getattr(scheduler, "sigmas", None)
         event = Event(
-            sample=sample,
+            sample=taken.sample,
             model_output=taken.model_output,
             branches=taken.branches,
             clock=predictions.Clock(taken.timestep, index, sigmas, taken.midpoint),
-            output=_copy(outputs["prev_sample"]),
-            x0=_copy(given[0]) if given and "x0" in self.keep else None,
+            output=self.storage.keep(outputs["prev_sample"]),
+            x0=self.storage.keep(given[0]) if given and "x0" in self.keep else None,
             wall_time=time.perf_counter() - self._began,
         )
-        loop = next((loop for loop in self.loops if loop.continues(scheduler, sample)), None)
+        loop = next((loop for loop in self.loops if loop.continues(scheduler, taken.shape)), None)
         if loop is None:
-            loop = Loop(scheduler, sample.shape, own_timesteps(scheduler))
+            loop = Loop(scheduler, taken.shape, own_timesteps(scheduler))
             self.loops.append(loop)
         loop.events.append(event)
-        loop.carried = None
+        loop.carried, loop.memory_format = None, taken.memory_format
+        loop.decoder_calls.clear()
         self._current = loop
+        if len(loop.events) == 1 and self.on_size is not None:
+            with self.guarded("estimating the size"):
+                self.on_size(loop, self._expected_steps(loop))
         if not self._has_callback:
             self._after_step(loop)
 
@@ -280,7 +350,7 @@ class Run:
         kwargs: dict[str, Any],
         output: Any = None,
         error: BaseException | None = None,
-    ) -> Iterator[Trajectory]:
+    ) -> Iterator[tuple[Trajectory, Loop]]:
         """Makes a trajectory of each loop, without frames, and lets go of its tensors.
 
         Args:
@@ -299,22 +369,24 @@ class Run:
             images = None
             if loop is self.loops[-1]:
                 with self.guarded("reading the pipeline's pictures"):
-                    images = picture_array(output, own.get("output_type"), batch=loop.shape[0])
+                    images = picture_array(output, own.get("output_type"), batch=loop.batch_size)
             if images is not None:
                 own |= {"height": images.shape[1], "width": images.shape[2]}
             with self.guarded("making the trajectory"):
                 status, why = self._status(loop, error)
-                yield assemble(
+                trajectory = assemble(
                     loop,
                     self.keep,
                     self.faults,
                     self.guarded,
+                    self.storage,
                     settings=own,
                     images=images,
                     status=status,
                     error=why,
                 )
-            loop.events.clear()
+                loop.events.clear()
+                yield trajectory, loop
 
     def _status(self, loop: Loop, error: BaseException | None) -> tuple[str, str]:
         done, expected = len(loop.events), self._expected_steps(loop)
@@ -332,52 +404,14 @@ class _Input:
     """What a step was given, and what the scheduler's clock showed before it."""
 
     scheduler: Any
-    model_output: torch.Tensor
+    model_output: Kept
     timestep: Any
-    sample: torch.Tensor
-    branches: list[torch.Tensor]
+    sample: Kept
+    shape: torch.Size
+    memory_format: str
+    branches: list[Kept]
     index: int | None
     midpoint: Any
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A scheduler's original ``step``: a class's function, or what an instance was given."""
-
-    function: Callable[..., Any]
-    bound: bool
-    signature: inspect.Signature
-    output_names: tuple[str, ...]
-
-    def arguments(self, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
-        """Model output, timestep and sample: by name, or by place where it hides its names."""
-        named = self.signature.bind(*args, **kwargs).arguments | kwargs
-        placed = args if self.bound else args[1:]
-
-        def argument(place: int, name: str) -> Any:
-            return named[name] if name in named else placed[place]
-
-        return argument(0, "model_output"), argument(1, "timestep"), argument(2, "sample")
-
-
-def _step_wrapper(scheduler: Any, owner: Any) -> Callable[[Any], Any]:
-    """What wraps the ``step`` that a class defines, or that this one scheduler was given."""
-    bound = not isinstance(owner, type)
-
-    def wrap(original: Any) -> Any:
-        names = predictions.output_names(original)
-        original_step = _Step(original, bound, inspect.signature(original), names)
-
-        @functools.wraps(original)  # pipelines read the signature, to decide on eta and generator
-        def step(*args: Any, **kwargs: Any) -> Any:
-            run = active()
-            if run is None:
-                return original(*args, **kwargs)
-            return run.observe_step(scheduler if bound else args[0], original_step, args, kwargs)
-
-        return step
-
-    return wrap
 
 
 def _is_scheduler(component: Any) -> bool:
@@ -393,15 +427,15 @@ def _is_denoiser(component: Any) -> bool:
     )
 
 
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    # The loop, a callback or a compiled model's next call may write into the original.
-    return tensor.detach().clone()
+def _is_decoder(component: Any) -> bool:
+    """An autoencoder, not a tokenizer."""
+    return isinstance(component, torch.nn.Module) and callable(getattr(component, "decode", None))
 
 
-def _may_hold_branches(output: torch.Tensor, model_output: torch.Tensor) -> bool:
+def _may_hold_branches(output: Kept, model_output: torch.Tensor) -> bool:
     """Whether a model's output has the shape of one or several of what the step was given."""
     return (
-        output.ndim == model_output.ndim >= 2
+        len(output.shape) == model_output.ndim >= 2
         and output.shape[0] % model_output.shape[0] == 0
         and output.shape[1] >= model_output.shape[1]
         and output.shape[2:] == model_output.shape[2:]

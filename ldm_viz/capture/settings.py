@@ -68,34 +68,41 @@ def describe_scheduler(scheduler: Any) -> dict[str, Any]:
 
 
 def picture_array(output: Any, output_type: Any, batch: int) -> np.ndarray | None:
-    """A pipeline's pictures as ``(batch, h, w, 3)`` uint8; None if it returned none.
+    """A pipeline's pictures as uint8; None if it returned none.
 
     Args:
         output: What the pipeline returned.
         output_type: What it was asked for.
         batch: How many there should be.
+
+    Returns:
+        ``(batch, h, w, 3)``, or ``(batch, f, h, w, 3)`` for videos.
     """
     if output is None or output_type == "latent":
         return None
     images = getattr(output, "images", None)
+    images = getattr(output, "frames", None) if images is None else images
     if images is None and isinstance(output, tuple) and output:
         images = output[0]
-    if (
-        isinstance(images, list)
-        and images
-        and all(isinstance(image, PIL.Image.Image) for image in images)
-    ):
-        arrays = [np.asarray(image.convert("RGB")) for image in images]
-        if len({array.shape for array in arrays}) > 1:
-            return None
-        pictures = np.stack(arrays)
-    elif isinstance(images, torch.Tensor) and images.ndim == 4:
-        pictures = to_bytes(images.detach().cpu().permute(0, 2, 3, 1).float().numpy())
-    elif isinstance(images, np.ndarray) and images.ndim == 4:
-        pictures = to_bytes(images)
-    else:
+    pictures = _as_array(images)
+    if pictures is None or pictures.ndim not in (4, 5):
         return None
     return pictures if len(pictures) == batch and pictures.shape[-1] == 3 else None
+
+
+def _as_array(images: Any) -> np.ndarray | None:
+    """Pictures or videos as one uint8 array; None for something else, or of several sizes."""
+    if isinstance(images, PIL.Image.Image):
+        return np.asarray(images.convert("RGB"))
+    if isinstance(images, list) and images:
+        arrays = [_as_array(image) for image in images]
+        shapes = {None if array is None else array.shape for array in arrays}
+        return np.stack(arrays) if len(shapes) == 1 and None not in shapes else None  # type: ignore[arg-type]
+    if isinstance(images, torch.Tensor) and images.ndim in (4, 5):
+        return to_bytes(images.detach().cpu().movedim(-3, -1).float().numpy())
+    if isinstance(images, np.ndarray) and images.ndim in (3, 4, 5):
+        return to_bytes(images)
+    return None
 
 
 def to_bytes(images: np.ndarray) -> np.ndarray:

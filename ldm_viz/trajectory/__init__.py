@@ -5,6 +5,7 @@ torch nor a model, so a saved one opens on a laptop, on Binder, or in a test.
 """
 
 from .container import TrajectoryFileError
+from .frames import FrameSeries
 from .model import Step, Trajectory
 
-__all__ = ["Step", "Trajectory", "TrajectoryFileError"]
+__all__ = ["FrameSeries", "Step", "Trajectory", "TrajectoryFileError"]

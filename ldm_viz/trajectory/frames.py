@@ -1,140 +1,239 @@
-"""Frames as they lie in a file: lossless WebP, decoded when they are looked at."""
+"""Pictures of a run that are made when they are looked at, and how they lie in a file."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from ..imaging import decode_image, encode_image
 from .container import TrajectoryFileError
 
-_BYTES_LIMIT = 16 << 30
+_ARRAY_LIMIT = 16 << 30  # bytes of one array of pictures
+_CACHE_LIMIT = 1 << 30  # bytes of pictures that a source keeps
+_READ_LIMIT = 1 << 28  # bytes of pictures that are made before the first is handed on
 
 
-class StoredFrames(Mapping[str, np.ndarray]):
-    """Frames by name, each array decoded when it is first asked for, and kept.
+class FrameSource(ABC):
+    """Makes the pictures of one series, each when it is asked for, and keeps what fits.
 
-    Slicing and selecting only choose which frames will be decoded.
+    Attributes:
+        picture_shape: Shape of one picture, ``(h, w, 3)``, or ``(f, h, w, 3)`` for a video.
     """
 
-    def __init__(self, path: Path, parts: Mapping[str, EncodedFrames]) -> None:
-        self._path = path
-        self._parts = dict(parts)
-        self._decoded: dict[str, np.ndarray] = {}
-        self._lock = threading.Lock()
+    picture_shape: tuple[int, ...]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._parts)
+    def __init__(self) -> None:
+        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.RLock()
+
+    @abstractmethod
+    def make(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Makes pictures, uint8 of ``picture_shape``; may give others than those asked for too."""
+
+    def read(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+        """The pictures of these numbers, in order."""
+        at_once = max(1, _READ_LIMIT // max(1, math.prod(self.picture_shape)))
+        for begin in range(0, len(numbers), at_once):
+            yield from self._read(numbers[begin : begin + at_once])
+
+    def _read(self, numbers: Sequence[int]) -> list[np.ndarray]:
+        with self._lock:
+            found = {k: self._kept[k] for k in numbers if k in self._kept}
+            missing = [k for k in dict.fromkeys(numbers) if k not in found]
+            for number, picture in self.make(missing) if missing else ():
+                picture.flags.writeable = False
+                found[number] = picture
+                self._keep(number, picture)
+            return [found[k] for k in numbers]
+
+    def _keep(self, number: int, picture: np.ndarray) -> None:
+        if number in self._kept or picture.nbytes > _CACHE_LIMIT:
+            return
+        self._kept[number] = picture
+        self._bytes += picture.nbytes
+        while self._bytes > _CACHE_LIMIT:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+
+    def encoded(self, numbers: Sequence[int]) -> Iterator[bytes]:
+        """The files of these pictures, lossless WebP; of a video, one each video frame."""
+        for picture in self.read(numbers):
+            for image in picture.reshape(-1, *picture.shape[-3:]):
+                yield encode_image(image)
+
+
+class FrameSeries(NDArrayOperatorsMixin):
+    """Pictures ``(n, b, h, w, 3)`` uint8, made when they are looked at; of videos ``(n, b, f, h, w, 3)``.
+
+    It is indexed as an array is, and gives arrays; only the pictures that an index names are made.
+    ``np.asarray(series)`` makes them all, and so does whatever else an array can do.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, source: FrameSource, numbers: np.ndarray) -> None:
+        self.source = source
+        self.numbers = numbers  # (n, b) which of the source's pictures
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of all pictures together, without making them."""
+        return (*self.numbers.shape, *self.source.picture_shape)
+
+    @property
+    def ndim(self) -> int:
+        """Axes of all pictures together."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Values of all pictures together."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all pictures together, once they are made."""
+        return self.size
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self.numbers)
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._parts  # Mapping's own would decode to find out
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, name: str) -> np.ndarray:
-        part = self._parts[name]
-        with self._lock:
-            if name not in self._decoded:
-                self._decoded[name] = part.decode(self._path, name)
-            return self._decoded[name]
+    def __getitem__(self, key: Any) -> np.ndarray:
+        keys = key if isinstance(key, tuple) else (key,)
+        if any(k is Ellipsis for k in keys):
+            place = next(i for i, k in enumerate(keys) if k is Ellipsis)
+            fill = (slice(None),) * (self.ndim - len(keys) + 1)
+            keys = (*keys[:place], *fill, *keys[place + 1 :])
+        if any(k is None for k in keys):
+            return np.asarray(self)[keys]
+        head, tail = keys[:2], keys[2:]
+        numbers = self.numbers[head]
+        if numbers.ndim == 0:
+            return next(self.source.read([int(numbers)]))[tail]
+        return self._stack(numbers, tail)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of the decoded array, ``(n, b, h, w, 3)``, without decoding it."""
-        part = self._parts[name]
-        return (*part.index.shape, *part.size, 3)
-
-    def indexed(self, keys: Mapping[str, tuple]) -> StoredFrames:
-        """Chooses frames by an index into their ``(n, b)`` axes."""
-        return StoredFrames(
-            self._path,
-            {
-                n: dataclasses.replace(part, index=part.index[keys[n]])
-                for n, part in self._parts.items()
-            },
-        )
-
-    def encoded(self, name: str) -> list[bytes]:
-        """The chosen frames' own bytes, in order."""
-        part = self._parts[name]
-        return [part.bytes_of(frame) for frame in part.index.ravel()]
-
-
-@dataclass(frozen=True)
-class EncodedFrames:
-    """Frames end to end: which of them are wanted, and how large they are."""
-
-    data: np.ndarray  # (bytes,) uint8
-    offsets: np.ndarray  # (frames + 1,) int64
-    index: np.ndarray  # (n, b) which frames
-    size: tuple[int, int]  # height, width
-
-    def bytes_of(self, frame: int) -> bytes:
-        """One frame's file."""
-        return self.data[self.offsets[frame] : self.offsets[frame + 1]].tobytes()
-
-    def decode(self, path: Path, name: str) -> np.ndarray:
-        """The wanted frames, ``(n, b, h, w, 3)``.
-
-        Raises:
-            TrajectoryFileError: One is damaged, or all are too large.
-        """
-        shape = (*self.index.shape, *self.size, 3)
-        if math.prod(shape) > _BYTES_LIMIT:
-            raise TrajectoryFileError(
-                f"{path}: the frames {name!r} would take {math.prod(shape) / 2**30:.0f} GiB; "
-                f"look at fewer steps: trajectory[:10].frames[{name!r}]."
+    def _stack(self, numbers: np.ndarray, tail: tuple) -> np.ndarray:
+        whole = self.source.picture_shape
+        picture = np.empty(0, np.uint8).reshape(0, *whole)[(slice(None), *tail)].shape[1:]
+        if (total := numbers.size * math.prod(picture)) > _ARRAY_LIMIT:
+            raise MemoryError(
+                f"These {numbers.size} pictures of {'×'.join(map(str, picture))} would take "
+                f"{total / 2**30:.0f} GiB; look at fewer at once, for example frames['x0'][:10]."
             )
-        pictures = []
-        for frame in self.index.ravel():
-            try:
-                picture = decode_image(self.bytes_of(frame), max_pixels=self.size[0] * self.size[1])
-            except ValueError as error:
-                raise TrajectoryFileError(
-                    f"{path}: frame {frame} of {name!r} is damaged: {error}"
-                ) from error
-            if picture.shape != shape[2:]:
-                raise TrajectoryFileError(
-                    f"{path}: frame {frame} of {name!r} has shape {picture.shape}, "
-                    f"expected {shape[2:]}."
-                )
-            pictures.append(picture)
-        array = np.stack(pictures).reshape(shape) if pictures else np.zeros(shape, np.uint8)
+        array = np.empty((numbers.size, *picture), np.uint8)
+        flat = [int(k) for k in numbers.ravel()]
+        for place, made in enumerate(self.source.read(flat)):
+            array[place] = made[tail]
+        array = array.reshape(*numbers.shape, *picture)
         array.flags.writeable = False
         return array
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self._stack(self.numbers, ())
+        return array if dtype is None or dtype == array.dtype else array.astype(dtype)
 
-def encode_frames(
-    frames: Mapping[str, np.ndarray], name: str
-) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """One array of frames as WebP end to end, where each begins, and ``[height, width]``."""
-    if isinstance(frames, StoredFrames):
-        pictures, size = frames.encoded(name), frames.shape(name)[2:4]
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        arrays = [np.asarray(i) if isinstance(i, FrameSeries) else i for i in inputs]
+        return getattr(ufunc, method)(*arrays, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(np.ndarray, name):
+            raise AttributeError(f"a FrameSeries has no attribute {name!r}")
+        return getattr(np.asarray(self), name)
+
+    def __repr__(self) -> str:
+        return f"FrameSeries of shape {self.shape}, made when looked at"
+
+    def __reduce__(self) -> tuple:
+        return np.asarray, (np.asarray(self),)
+
+    def indexed(self, key: tuple) -> FrameSeries:
+        """Chooses pictures by an index into the ``(n, b)`` axes, without making them."""
+        return FrameSeries(self.source, self.numbers[key])
+
+    def encoded(self) -> list[bytes]:
+        """The pictures' files, in order."""
+        return list(self.source.encoded([int(k) for k in self.numbers.ravel()]))
+
+
+class EncodedFrames(FrameSource):
+    """Pictures as they lie in a trajectory file: lossless WebP files end to end.
+
+    Args:
+        path: The file, for messages.
+        name: The series' name, for messages.
+        data: ``(bytes,)`` uint8, the files end to end.
+        offsets: ``(files + 1,)`` int64, where each begins.
+        size: ``(height, width)``, or ``(frames, height, width)`` for a video.
+    """
+
+    def __init__(
+        self, path: Path, name: str, data: np.ndarray, offsets: np.ndarray, size: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        self.picture_shape = (*size, 3)
+        self._where = f"{path}: frame"
+        self._name, self._data, self._offsets = name, data, offsets
+        self._each = size[0] if len(size) == 3 else 1
+
+    def encoded(self, numbers: Sequence[int]) -> Iterator[bytes]:
+        """The files' own bytes."""
+        for number in numbers:
+            for place in range(number * self._each, (number + 1) * self._each):
+                yield self._data[self._offsets[place] : self._offsets[place + 1]].tobytes()
+
+    def make(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Decodes.
+
+        Raises:
+            TrajectoryFileError: One is damaged.
+        """
+        height, width = self.picture_shape[-3:-1]
+        for number in numbers:
+            images = []
+            for file in self.encoded([number]):
+                what = f"{self._where} {number} of {self._name!r}"
+                try:
+                    image = decode_image(file, max_pixels=height * width)
+                except ValueError as error:
+                    raise TrajectoryFileError(f"{what} is damaged: {error}") from error
+                if image.shape != (height, width, 3):
+                    raise TrajectoryFileError(
+                        f"{what} has shape {image.shape}, expected {(height, width, 3)}."
+                    )
+                images.append(image)
+            yield number, np.stack(images).reshape(self.picture_shape)
+
+
+def encode_frames(frames: np.ndarray | FrameSeries) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """A series as WebP end to end, where each begins, and its size as in :class:`EncodedFrames`."""
+    if isinstance(frames, FrameSeries):
+        files = frames.encoded()
     else:
-        array = frames[name]
-        size = array.shape[2:4]
-        pictures = [encode_image(picture) for picture in array.reshape(-1, *array.shape[2:])]
-    offsets = np.cumsum([0, *map(len, pictures)], dtype=np.int64)
-    return np.frombuffer(b"".join(pictures), np.uint8), offsets, list(size)
+        files = [encode_image(image) for image in frames.reshape(-1, *frames.shape[-3:])]
+    offsets = np.cumsum([0, *map(len, files)], dtype=np.int64)
+    return np.frombuffer(b"".join(files), np.uint8), offsets, list(frames.shape[2:-1])
 
 
-def index_frames(
-    frames: Mapping[str, np.ndarray], keys: Mapping[str, tuple]
-) -> Mapping[str, np.ndarray]:
-    """Indexes frames, by name, without decoding those of a file."""
-    if isinstance(frames, StoredFrames):
-        return frames.indexed(keys)
-    return {name: array[keys[name]] for name, array in frames.items()}
+def index_frames(frames: Mapping[str, Any], keys: Mapping[str, tuple]) -> dict[str, Any]:
+    """Indexes series, by name, by their first axes, without making pictures."""
+    return {
+        name: series.indexed(keys[name]) if isinstance(series, FrameSeries) else series[keys[name]]
+        for name, series in frames.items()
+    }
 
 
-def frame_size(frames: Mapping[str, np.ndarray]) -> tuple[int, int]:
-    """Height and width of frames, without decoding them."""
-    name = next(iter(frames))
-    shape = frames.shape(name) if isinstance(frames, StoredFrames) else frames[name].shape
-    return shape[2], shape[3]
+def middle_frame(pictures: Any) -> np.ndarray:
+    """Of videos ``(..., f, h, w, 3)`` the frame in the middle, ``(..., h, w, 3)``."""
+    return pictures[(*(slice(None),) * (pictures.ndim - 4), pictures.shape[-4] // 2)]

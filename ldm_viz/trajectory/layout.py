@@ -1,4 +1,4 @@
-"""What a trajectory file holds, version 1.
+"""What a trajectory file holds, version 2.
 
 A trajectory is one `safetensors <https://github.com/huggingface/safetensors>`_ file: eight bytes
 (the header's length, little-endian), a JSON header, then the tensors' bytes. Any safetensors reader
@@ -8,14 +8,15 @@ opens it. With ``n`` steps and a batch of ``b`` it holds
 - ``timesteps``, ``sigmas``, ``snrs``, ``wall_times``, ``(n,)``, F64;
 - ``x0``, ``step_outputs``, ``(n, b, ...)``, where there are any;
 - ``noise_prediction.<branch>``, ``(n, b, ...)``, one for each branch there is;
-- ``images``, ``(b, h, w, 3)``, U8, where there are any;
+- ``images``, ``(b, h, w, 3)`` or, of a video, ``(b, f, h, w, 3)``, U8, where there are any;
 - ``frames.<name>.data``, ``(bytes,)``, U8, and ``frames.<name>.offsets``, ``(frames + 1,)``, I64:
   lossless WebP files end to end, and where each begins; ``step * b + sample`` counts the frames.
+  Of a video each frame has ``f`` files, in order.
 
 The header's ``__metadata__`` holds three strings: ``format`` (``"ldm_viz.trajectory"``),
-``version`` (``"1"``) and ``trajectory``, a JSON object with ``settings``, ``status``, ``error``,
+``version`` (``"1"``, or ``"2"`` where there is a video) and ``trajectory``, a JSON object with ``settings``, ``status``, ``error``,
 ``x0_source``, ``frames_source``, ``noise_prediction`` (the branches, in order) and ``frames``
-(``{name: [height, width]}``).
+(``{name: [height, width]}``, of a video ``[f, height, width]``).
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ from .container import (
     shorten,
     write_safetensors,
 )
-from .frames import EncodedFrames, StoredFrames, encode_frames
+from .frames import EncodedFrames, FrameSeries, encode_frames
 
 if TYPE_CHECKING:
     from .model import Trajectory
 
 FORMAT = "ldm_viz.trajectory"
-VERSION = 1
+VERSION = 2
 
 _SIDE_LIMIT = 16383  # WebP's own
 
@@ -68,7 +69,7 @@ def write_trajectory(path: Path, trajectory: Trajectory, frames: bool) -> None:
         tensors[f"noise_prediction.{branch}"] = values
     sizes = {}
     for name in trajectory.frames if frames else ():
-        data, offsets, sizes[name] = encode_frames(trajectory.frames, name)
+        data, offsets, sizes[name] = encode_frames(trajectory.frames[name])
         tensors[f"frames.{name}.data"], tensors[f"frames.{name}.offsets"] = data, offsets
     description = {
         "settings": dict(trajectory.settings),
@@ -79,10 +80,18 @@ def write_trajectory(path: Path, trajectory: Trajectory, frames: bool) -> None:
         "noise_prediction": list(trajectory.noise_prediction),
         "frames": sizes,
     }
+    images = trajectory.images
+    video = any(len(size) > 2 for size in sizes.values()) or (
+        images is not None and images.ndim > 4
+    )
     write_safetensors(
         path,
         {name: array for name, array in tensors.items() if array is not None},
-        {"format": FORMAT, "version": str(VERSION), "trajectory": json.dumps(description)},
+        {
+            "format": FORMAT,
+            "version": "2" if video else "1",
+            "trajectory": json.dumps(description),
+        },
     )
 
 
@@ -137,26 +146,25 @@ def read_fields(path: Path) -> dict[str, Any]:
         str(branch): tensor(f"noise_prediction.{branch}")
         for branch in description["noise_prediction"]
     }
-    parts = {}
+    fields["frames"] = {}
     for name, size in description["frames"].items():
         data, offsets = tensor(f"frames.{name}.data"), tensor(f"frames.{name}.offsets")
-        parts[name] = _checked_part(
+        fields["frames"][name] = _checked_frames(
             path, name, size, data, offsets, batch=fields["latents"].shape[1:2]
         )
-    fields["frames"] = StoredFrames(path, parts) if parts else {}
     return fields
 
 
-def _checked_part(
+def _checked_frames(
     path: Path, name: str, size: Any, data: np.ndarray, offsets: np.ndarray, batch: tuple[int, ...]
-) -> EncodedFrames:
+) -> FrameSeries:
     def refuse(reason: str) -> NoReturn:
         raise TrajectoryFileError(f"{path}: the frames {shorten(name, quote=True)} {reason}.")
 
     if not (
         isinstance(size, list)
-        and len(size) == 2
-        and all(isinstance(side, int) and 0 < side <= _SIDE_LIMIT for side in size)
+        and len(size) in (2, 3)
+        and all(type(side) is int and 0 < side <= _SIDE_LIMIT for side in size)
     ):
         refuse(f"claim the size {shorten(size)}, expected [height, width] of at most {_SIDE_LIMIT}")
     if (
@@ -169,7 +177,9 @@ def _checked_part(
         refuse("are not stored as bytes with offsets")
     if offsets[0] != 0 or offsets[-1] != len(data) or np.any(np.diff(offsets) < 0):
         refuse("have offsets that do not cover their bytes")
-    frames = len(offsets) - 1
-    if not batch or not batch[0] or frames % batch[0]:
-        refuse(f"are {frames}, which no number of steps fits")
-    return EncodedFrames(data, offsets, np.arange(frames).reshape(-1, batch[0]), (size[0], size[1]))
+    files, each = len(offsets) - 1, size[0] if len(size) == 3 else 1
+    frames = files // each
+    if files % each or not batch or not batch[0] or frames % batch[0]:
+        refuse(f"are {files}, which no number of steps fits")
+    source = EncodedFrames(path, name, data, offsets, tuple(size))
+    return FrameSeries(source, np.arange(frames).reshape(-1, batch[0]))

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..imaging import encode_image
 from .container import DTYPE_NAMES, TrajectoryFileError, shorten
-from .frames import StoredFrames, frame_size, index_frames
+from .frames import FrameSeries, index_frames, middle_frame
 from .layout import read_fields, write_trajectory
 
 STATUSES = ("complete", "interrupted", "failed")
@@ -84,11 +84,13 @@ class Trajectory:
         step_outputs: ``(n, b, *latent)``, what ``scheduler.step`` returned, kept only where the
             loop carried on with something else (inpainting's blend, a callback); else None.
         frames: Pictures, ``"latents"``: ``(n + 1, b, h, w, 3)`` and ``"x0"``: ``(n, b, h, w, 3)``,
-            uint8; may be empty. Latents are decoded in the variance-preserving scale. From a file
-            they are decoded when first touched.
+            uint8, of videos ``(..., f, h, w, 3)``; may be empty. Latents are decoded in the
+            variance-preserving scale. Each is an array or a :class:`FrameSeries`, which is indexed
+            like one and makes a picture when it is looked at.
         frames_source: ``"exact"`` (the pipeline's own decoder), ``"linear"`` (a least-squares map)
             or ``""``.
-        images: ``(b, h, w, 3)`` uint8, the pipeline's own output, or None.
+        images: ``(b, h, w, 3)`` uint8, of videos ``(b, f, h, w, 3)``, the pipeline's own output, or
+            None.
         wall_times: ``(n,)`` float64, seconds since the run began, at the end of each step. On a
             GPU, where work is queued, this is when the step was issued.
         settings: What was run with what: plain JSON values.
@@ -113,7 +115,7 @@ class Trajectory:
     x0_source: str = ""
     noise_prediction: Mapping[str, np.ndarray] = field(default_factory=dict)
     step_outputs: np.ndarray | None = None
-    frames: Mapping[str, np.ndarray] = field(default_factory=dict)
+    frames: Mapping[str, np.ndarray | FrameSeries] = field(default_factory=dict)
     frames_source: str = ""
     images: np.ndarray | None = None
     wall_times: np.ndarray = None  # type: ignore[assignment]  # NaN for every step unless given
@@ -148,32 +150,24 @@ class Trajectory:
             branches[branch] = _shaped(name, _read_only(name, values, "f"), (steps, batch, *latent))
         put("noise_prediction", MappingProxyType(branches))
         if self.images is not None:
-            put(
-                "images",
-                _shaped("images", _read_only("images", self.images, "u"), (batch, None, None, 3)),
-            )
+            images = _read_only("images", self.images, "u")
+            put("images", _shaped("images", images, (batch, *_picture(images.ndim - 1))))
         put("frames", self._checked_frames(steps, batch))
         put("settings", MappingProxyType({str(k): _plain(v) for k, v in self.settings.items()}))
         if self.status not in STATUSES:
             raise ValueError(f"status must be one of {', '.join(STATUSES)}, not {self.status!r}.")
 
-    def _checked_frames(self, steps: int, batch: int) -> Mapping[str, np.ndarray]:
+    def _checked_frames(self, steps: int, batch: int) -> Mapping[str, np.ndarray | FrameSeries]:
         counts = {"latents": steps + 1, "x0": steps}
         unknown = set(self.frames) - set(counts)
         if unknown:
             raise ValueError(f"frames may hold 'latents' and 'x0', not {sorted(unknown)}.")
-        if isinstance(self.frames, StoredFrames):
-            for name in self.frames:
-                expected, found = (counts[name], batch), self.frames.shape(name)[:2]
-                if found != expected:
-                    raise ValueError(
-                        f"frames[{name!r}] holds (steps, batch) = {found}, expected {expected}."
-                    )
-            return self.frames
-        frames = {}
-        for name, values in self.frames.items():
-            array = _read_only(f"frames[{name!r}]", values, "u")
-            frames[name] = _shaped(f"frames[{name!r}]", array, (counts[name], batch, None, None, 3))
+        frames: dict[str, Any] = {}
+        for name, series in self.frames.items():
+            what = f"frames[{name!r}]"
+            array = series if isinstance(series, FrameSeries) else _read_only(what, series, "u")
+            expected = (counts[name], batch, *_picture(array.ndim - 2))
+            frames[name] = _shaped(what, array, expected)
         return MappingProxyType(frames)
 
     def __len__(self) -> int:
@@ -257,16 +251,34 @@ class Trajectory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays; frames count as pictures even while they lie encoded in a file."""
-        arrays = [self.latents, self.timesteps, self.sigmas, self.snrs, self.wall_times]
+        """Bytes of all arrays; frames count as pictures even while they are not made yet."""
+        arrays: list[Any] = [self.latents, self.timesteps, self.sigmas, self.snrs, self.wall_times]
         arrays += [a for a in (self.x0, self.step_outputs, self.images) if a is not None]
         arrays += self.noise_prediction.values()
-        frames = self.frames
-        if isinstance(frames, StoredFrames):
-            pictures = sum(math.prod(frames.shape(name)) for name in frames)
-        else:
-            pictures = sum(a.nbytes for a in frames.values())
-        return sum(a.nbytes for a in arrays) + pictures
+        arrays += self.frames.values()
+        return sum(a.nbytes for a in arrays)
+
+    @property
+    def nonfinite(self) -> dict[str, list[int]]:
+        """Steps at which an array holds values that are NaN or infinite, by the array's name.
+
+        A branch that was not computed at a step is all NaN there, and does not count.
+        """
+        arrays = {"latents": self.latents, "x0": self.x0, "step_outputs": self.step_outputs}
+        arrays |= {f"noise_prediction[{n!r}]": a for n, a in self.noise_prediction.items()}
+        found = {}
+        for name, array in arrays.items():
+            if array is None:
+                continue
+            steps = [
+                step
+                for step, values in enumerate(array)
+                if not np.isfinite(values).all()
+                and not (name.startswith("noise_prediction") and np.isnan(values).all())
+            ]
+            if steps:
+                found[name] = steps
+        return found
 
     @property
     def part(self) -> tuple[int, int, int] | None:
@@ -327,6 +339,25 @@ class Trajectory:
         write_trajectory(path, self, frames)
         return path
 
+    def to_xarray(self) -> Any:
+        """Returns the arrays with names on their axes, as an ``xarray.Dataset``, without copying them.
+
+        Its dimensions are ``step``, ``position`` (before each step and after the last: one more),
+        ``batch`` and, of the latents, ``channel``, ``y``, ``x`` (``channel``, ``frame``, ``y``, ``x``
+        for videos), or ``axis_0`` ... where they have another layout. ``step`` has the coordinates
+        ``timestep``, ``sigma``, ``snr`` and ``wall_time``. Noise predictions are named
+        ``noise_prediction_<branch>``. The settings, as JSON, are an attribute. Frames are left out.
+
+        Raises:
+            ImportError: xarray is not installed.
+
+        Example:
+            >>> trajectory.to_xarray().latents.std(("channel", "y", "x"))  # doctest: +SKIP
+        """
+        from .tables import to_dataset
+
+        return to_dataset(self)
+
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Trajectory:
         """Opens a saved trajectory.
@@ -372,8 +403,8 @@ class Trajectory:
         if len(self):
             second.insert(0, f"sigma {self.sigmas[0]:.3g} → {self.sigmas[-1]:.3g}")
         if self.frames:
-            height, width = frame_size(self.frames)
-            second.append(f"{self.frames_source or 'given'} frames {height}×{width}")
+            size = "×".join(map(str, next(iter(self.frames.values())).shape[2:-1]))
+            second.append(f"{self.frames_source or 'given'} frames {size}")
         if settings.get("prompt"):
             second.append(f"prompt {shorten(settings['prompt'], quote=True)}")
         if self.error:
@@ -394,6 +425,8 @@ class Trajectory:
         pictures = self.images
         if pictures is None and self.frames:
             pictures = next(iter(self.frames.values()))[-1]
+        if pictures is not None and pictures.ndim == 5:
+            pictures = middle_frame(pictures)
         if pictures is not None and len(pictures):
             bundle["image/png"] = encode_image(np.concatenate(list(pictures), axis=1), format="png")
         return bundle
@@ -435,7 +468,12 @@ def _read_only(name: str, array: Any, kind: str) -> np.ndarray:
     return view
 
 
-def _shaped(name: str, array: np.ndarray, expected: tuple[int | None, ...]) -> np.ndarray:
+def _picture(axes: int) -> tuple[int | None, ...]:
+    """The shape of a picture, ``(h, w, 3)``, or of a video, ``(f, h, w, 3)``."""
+    return (None, None, None, 3) if axes == 4 else (None, None, 3)
+
+
+def _shaped(name: str, array: Any, expected: tuple[int | None, ...]) -> Any:
     fits = len(array.shape) == len(expected) and all(
         wanted is None or found == wanted
         for found, wanted in zip(array.shape, expected, strict=True)

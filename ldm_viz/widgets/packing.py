@@ -29,6 +29,7 @@ from ldm_viz.statistics import (
     prediction_statistics,
     step_words,
 )
+from ldm_viz.trajectory.frames import middle_frame
 from ldm_viz.trajectory.model import steps_in_words
 
 if TYPE_CHECKING:
@@ -164,12 +165,16 @@ def pack_frames(trajectory: Trajectory, notes: list[str]) -> tuple[bytes, dict[s
     """
     chunks: list[bytes] = []
     header: dict[str, Any] = {}
-    series: dict[str, np.ndarray] = {name: trajectory.frames[name] for name in trajectory.frames}
+    series: dict[str, Any] = dict(trajectory.frames)
     if trajectory.images is not None:
         series["images"] = trajectory.images[None]
-    for name, pictures in series.items():
-        if not pictures.size:
+    for name, every in series.items():
+        if not every.size:
             continue
+        if every.ndim > 5:
+            count = every.shape[2]
+            _add_note(notes, f"Of the video, frame {count // 2} of {count} is shown.")
+        pictures = np.asarray(every if every.ndim == 5 else middle_frame(every))
         encoded, shape = _encode_series(pictures, FRAMES_BUDGET if name != "images" else 150_000)
         chunks += [data for sample in encoded for data in sample]
         header[name] = {
@@ -181,6 +186,11 @@ def pack_frames(trajectory: Trajectory, notes: list[str]) -> tuple[bytes, dict[s
     if "latents" not in header and "x0" not in header:
         notes.append("The run was recorded without pictures: its numbers are shown.")
     return b"".join(chunks), header
+
+
+def _add_note(notes: list[str], note: str) -> None:
+    if note not in notes:
+        notes.append(note)
 
 
 def _encode_series(pictures: np.ndarray, budget: int) -> tuple[list[list[bytes]], tuple[int, int]]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ldm_viz.imaging import colourise, contact_sheet, fit_image
 from ldm_viz.statistics import channel_maps, format_timestep
+from ldm_viz.trajectory.frames import middle_frame
 from ldm_viz.widgets.packing import shown_steps
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def still_picture(trajectory: Trajectory, sample: int = 0) -> np.ndarray:
     for name, label in labels.items():
         if name in trajectory.frames and steps:
             series = trajectory.frames[name]
-            rows.append((label, [fit_image(series[i, sample], 4 * TILE) for i in steps]))
+            shown = [series[i, sample] for i in steps]
+            shown = [middle_frame(video) if video.ndim == 4 else video for video in shown]
+            rows.append((label, [fit_image(picture, 4 * TILE) for picture in shown]))
     if not rows:
         maps, _ = channel_maps(trajectory.latents, trajectory.latent_shape, trajectory.settings)
         if maps is not None and maps.size:

@@ -1,0 +1,131 @@
+"""What passes by during a run: calls of a scheduler's step, of the models, and of a decoder.
+
+Each wrapper serves every run and every thread alike: it looks for the run that its thread is inside,
+and otherwise calls straight through.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from . import predictions
+from .hooks import active
+
+
+@dataclass(frozen=True)
+class Step:
+    """A scheduler's original ``step``: a class's function, or what an instance was given."""
+
+    function: Callable[..., Any]
+    bound: bool
+    signature: inspect.Signature
+    output_names: tuple[str, ...]
+
+    def arguments(self, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
+        """Model output, timestep and sample: by name, or by place where it hides its names."""
+        placed = args if self.bound else args[1:]
+        if len(placed) >= 3:
+            return placed[0], placed[1], placed[2]
+        named = self.signature.bind(*args, **kwargs).arguments | kwargs
+
+        def argument(place: int, name: str) -> Any:
+            return named[name] if name in named else placed[place]
+
+        return argument(0, "model_output"), argument(1, "timestep"), argument(2, "sample")
+
+
+def step_wrapper(scheduler: Any, owner: Any) -> Callable[[Any], Any]:
+    """What wraps the ``step`` that a class defines, or that this one scheduler was given."""
+    bound = not isinstance(owner, type)
+
+    def wrap(original: Any) -> Any:
+        names = predictions.output_names(original)
+        original_step = Step(original, bound, inspect.signature(original), names)
+
+        @functools.wraps(original)  # pipelines read the signature, to decide on eta and generator
+        def step(*args: Any, **kwargs: Any) -> Any:
+            run = active()
+            if run is None:
+                return original(*args, **kwargs)
+            return run.observe_step(scheduler if bound else args[0], original_step, args, kwargs)
+
+        return step
+
+    return wrap
+
+
+def wrap_model(original: Any) -> Any:
+    """Wraps the ``__call__`` of a class of models.
+
+    It stays outside of what ``torch.compile`` has compiled; a forward hook would be traced into it.
+    """
+
+    @functools.wraps(original)
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        output = original(self, *args, **kwargs)
+        run = active()
+        if run is not None:
+            run.observe_model(self, output)
+        return output
+
+    return __call__
+
+
+@dataclass(frozen=True)
+class DecoderCall:
+    """One call of an autoencoder's ``decode``, by the pipeline, after its loop.
+
+    Attributes:
+        vae: The autoencoder.
+        latents: What it was given, copied.
+        args: Its other arguments.
+        kwargs: Its keyword arguments; generators as they were before the call.
+        shape: Shape of the pictures it returned.
+    """
+
+    vae: Any
+    latents: torch.Tensor
+    args: tuple
+    kwargs: dict[str, Any]
+    shape: tuple[int, ...]
+
+
+def decode_wrapper(vae: Any, owner: Any) -> Callable[[Any], Any]:
+    """What wraps the ``decode`` that a class defines, or that this one autoencoder was given."""
+    bound = not isinstance(owner, type)
+
+    def wrap(original: Any) -> Any:
+        @functools.wraps(original)
+        def decode(*args: Any, **kwargs: Any) -> Any:
+            run = active()
+            if run is None:
+                return original(*args, **kwargs)
+            who, given = (vae, args) if bound else (args[0], args[1:])
+            return run.observe_decode(
+                who, functools.partial(original, *args, **kwargs), given, kwargs
+            )
+
+        return decode
+
+    return wrap
+
+
+def frozen_generators(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments with copies of their generators, so that a later call draws the same numbers."""
+    return {name: _copy_generator(value) for name, value in kwargs.items()}
+
+
+def _copy_generator(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_copy_generator(item) for item in value]
+    if not isinstance(value, torch.Generator):
+        return value
+    copy = torch.Generator(value.device)
+    copy.set_state(value.get_state())
+    return copy

@@ -1,0 +1,141 @@
+"""How many bytes a recording takes, before it is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .scaling import channels_of
+
+_SIZES = {torch.float16: 2, torch.float64: 8}  # bfloat16 is kept as float32
+
+
+@dataclass(frozen=True, repr=False)
+class Estimate:
+    """Bytes of a recording's arrays, by name; its text is a small table.
+
+    Attributes:
+        steps: Steps of the loop.
+        batch: Samples denoised together.
+        latent_shape: Shape of one sample's latents.
+        parts: Bytes by array.
+    """
+
+    steps: int
+    batch: int
+    latent_shape: tuple[int, ...]
+    parts: Mapping[str, int]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays together, without pictures."""
+        return sum(self.parts.values())
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.latent_shape))
+        head = f"{self.steps} steps of {self.batch} × {shape}: {in_words(self.nbytes)}"
+        return "\n".join(
+            [head, *(f"  {name:<32} {in_words(size):>9}" for name, size in self.parts.items())]
+        )
+
+
+def in_words(size: int) -> str:
+    """Bytes as people write them."""
+    amount, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 999.5:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.3g} {unit}"
+
+
+def estimate_run(
+    keep: Iterable[str],
+    steps: int,
+    batch: int,
+    latent_shape: tuple[int, ...],
+    dtype: torch.dtype,
+    branches: int = 2,
+) -> Estimate:
+    """Bytes of a loop's arrays.
+
+    Args:
+        keep: What is kept, as a :class:`Recorder` takes it.
+        steps: Steps of the loop.
+        batch: Samples denoised together.
+        latent_shape: Shape of one sample's latents.
+        dtype: Of the latents.
+        branches: Branches that guidance mixes; below 2 there is the guided prediction alone.
+    """
+    one = batch * math.prod(latent_shape) * _SIZES.get(dtype, 4)
+    parts = {"latents": (steps + 1) * one}
+    if "x0" in keep:
+        parts["x0"] = steps * one
+    if "noise_prediction" in keep or "guided" in keep:
+        parts["noise_prediction: guided"] = steps * one
+    if "noise_prediction" in keep and branches > 1:
+        parts[f"noise_prediction: {branches} branches"] = branches * steps * one
+    return Estimate(steps, batch, tuple(latent_shape), parts)
+
+
+def estimate(
+    pipe: Any,
+    *,
+    num_inference_steps: int = 50,
+    height: int | None = None,
+    width: int | None = None,
+    num_frames: int | None = None,
+    batch: int = 1,
+    guidance: bool = True,
+    keep: Iterable[str] = ("latents", "x0", "noise_prediction"),
+) -> Estimate:
+    """Tells how many bytes a recording of a pipeline will take, before it is run.
+
+    Args:
+        pipe: A diffusers pipeline with an autoencoder.
+        num_inference_steps: Steps; second-order schedulers take about twice as many.
+        height: Of the picture, in pixels; the pipeline's own default if not given.
+        width: Likewise.
+        num_frames: Of a video.
+        batch: Pictures made together: prompts times pictures for each.
+        guidance: Whether the run is guided, so that there are two branches.
+        keep: What is kept, as a :class:`Recorder` takes it.
+
+    Raises:
+        ValueError: The pipeline does not tell the shape of its latents.
+
+    Example:
+        >>> lv.estimate(pipe, num_inference_steps=50, height=1024, width=1024)  # doctest: +SKIP
+        50 steps of 1 × 4×128×128: 32.9 MB
+          latents                            6.68 MB
+          x0                                 6.55 MB
+          noise_prediction: guided           6.55 MB
+          noise_prediction: 2 branches       13.1 MB
+    """
+    vaes = (getattr(pipe, name, None) for name in ("vae", "movq", "vqgan"))
+    vae = next((vae for vae in vaes if vae is not None), None)
+    channels = None if vae is None else channels_of(vae)
+    denoiser: Any = getattr(pipe, "transformer", None) or getattr(pipe, "unet", None)
+    scale = getattr(pipe, "vae_scale_factor", None) or getattr(
+        pipe, "vae_scale_factor_spatial", None
+    )
+    if channels is None or denoiser is None or scale is None:
+        raise ValueError(
+            f"{type(pipe).__name__} does not tell the shape of its latents: it needs an "
+            "autoencoder with a number of channels, a denoiser, and a vae_scale_factor."
+        )
+    size: Any = getattr(denoiser.config, "sample_size", None)
+    size = size or getattr(pipe, "default_sample_size", 64)
+    rows, columns = (size, size) if isinstance(size, int) else (size[0], size[-1])
+    rows = rows if height is None else height // scale
+    columns = columns if width is None else width // scale
+    frames: tuple[int, ...] = ()
+    if num_frames is not None:
+        frames = ((num_frames - 1) // getattr(pipe, "vae_scale_factor_temporal", 1) + 1,)
+    shape = (channels, *frames, rows, columns)
+    branches = 2 if guidance else 1
+    return estimate_run(keep, num_inference_steps, batch, shape, denoiser.dtype, branches)
