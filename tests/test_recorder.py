@@ -231,7 +231,7 @@ def test_a_fault_of_on_step_does_not_stop_the_run(pipe, unchanged):
     [
         "storage.Kept",
         "run.DecoderCall",
-        "run._is_decoder",
+        "run.is_autoencoder",
         "run._is_denoiser",
         "run._is_scheduler",
         "run._may_hold_branches",
@@ -239,7 +239,7 @@ def test_a_fault_of_on_step_does_not_stop_the_run(pipe, unchanged):
         "run.memory_format",
         "run.assemble",
         "run.describe_call",
-        "run.picture_array",
+        "recorder.picture_array",
         "run.predictions.named_outputs",
         "run.predictions.noise_level",
         "run.predictions.predict_x0",

@@ -108,8 +108,10 @@ def _recombine(
     difference = b - a
     power = float(np.vdot(difference, difference))
     weight = float(np.vdot(difference, target - a)) / power if power else 0.0
-    # Each operation of the recombination rounds by at most half a spacing of its result.
-    rounding = 2 * epsilon * (2 * abs(weight) * np.abs(difference) + np.abs(a) + np.abs(target))
+    # Each operation rounds by at most half a spacing of its result, in whichever order the
+    # pipeline mixes: u + g (c - u), or g c + (1 - g) u.
+    share = abs(weight) * np.abs(b) + (1 + abs(1 - weight)) * np.abs(a)
+    rounding = 2 * epsilon * (2 * abs(weight) * np.abs(difference) + share + np.abs(target))
     if not np.all(np.abs(a + weight * difference - target) <= rounding):
         return None
     return weight if power else np.nan

@@ -24,20 +24,36 @@ class Step:
 
     function: Callable[..., Any]
     bound: bool
-    signature: inspect.Signature
+    places: dict[str, int]  # of its arguments by name
     output_names: tuple[str, ...]
 
-    def arguments(self, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
-        """Model output, timestep and sample: by name, or by place where it hides its names."""
+    def arguments(self, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+        """Model output, timestep, sample, and the timesteps of its tokens or None.
+
+        By name, or by place where it hides its names.
+        """
         placed = args if self.bound else args[1:]
-        if len(placed) >= 3:
-            return placed[0], placed[1], placed[2]
-        named = self.signature.bind(*args, **kwargs).arguments | kwargs
 
-        def argument(place: int, name: str) -> Any:
-            return named[name] if name in named else placed[place]
+        def argument(place: int, *names: str) -> Any:
+            for name in names:
+                if name in kwargs:
+                    return kwargs[name]
+                if self.places.get(name, len(args)) < len(args):
+                    return args[self.places[name]]
+            return placed[place]
 
-        return argument(0, "model_output"), argument(1, "timestep"), argument(2, "sample")
+        tokens = self.places.get("per_token_timesteps", len(args))
+        return (
+            argument(0, "model_output"),
+            argument(1, "timestep", "sigma_hat"),  # KarrasVe is told the noise level instead
+            argument(2, "sample", "sample_hat"),
+            args[tokens] if tokens < len(args) else kwargs.get("per_token_timesteps"),
+        )
+
+
+def step_name(scheduler: Any) -> str:
+    """What a scheduler calls its step; score-based ones have a corrector beside it."""
+    return "step" if hasattr(scheduler, "step") else "step_pred"
 
 
 def step_wrapper(scheduler: Any, owner: Any) -> Callable[[Any], Any]:
@@ -46,7 +62,8 @@ def step_wrapper(scheduler: Any, owner: Any) -> Callable[[Any], Any]:
 
     def wrap(original: Any) -> Any:
         names = predictions.output_names(original)
-        original_step = Step(original, bound, inspect.signature(original), names)
+        places = {name: n for n, name in enumerate(inspect.signature(original).parameters)}
+        original_step = Step(original, bound, places, names)
 
         @functools.wraps(original)  # pipelines read the signature, to decide on eta and generator
         def step(*args: Any, **kwargs: Any) -> Any:

@@ -22,7 +22,13 @@ from ..trajectory.frames import FrameSource
 from .calls import DecoderCall, frozen_generators
 from .hooks import activated
 from .predictions import EXPLODING
-from .scaling import Decoding, channels_of, guess_decoding, learn_decoding
+from .scaling import (
+    Decoding,
+    channels_of,
+    guess_decoding,
+    is_autoencoder,
+    learn_decoding,
+)
 from .settings import to_bytes
 
 METHODS = ("exact", "linear")
@@ -221,18 +227,39 @@ def find_decoding(
     """
     dtype = getattr(torch, str(trajectory.settings.get("dtype", "")), None)
     dtype = dtype if isinstance(dtype, torch.dtype) else None
-    if calls:
-        mine = [call for call in calls if call.vae is calls[-1].vae]
+    by_vae: dict[int, list[DecoderCall]] = {}
+    for call in calls:
+        by_vae.setdefault(id(call.vae), []).append(call)
+    for mine in by_vae.values():
         learned = learn_decoding(trajectory.latents[-1], mine, dtype)
         if learned is not None:
             return learned
+    told, picture = trajectory.settings.get("latent_layout"), _picture_size(trajectory, pipe)
     for vae in _autoencoders(pipe):
-        told = trajectory.settings.get("latent_layout")
-        picture = _picture_size(trajectory)
         guessed = guess_decoding(vae, trajectory.latent_shape, picture, told)
         if guessed is not None:
-            return _as_pipelines_do(pipe, guessed, trajectory, dtype)
+            found = _as_pipelines_do(pipe, guessed, trajectory, dtype)
+            return _with_calls(found, by_vae.get(id(vae), []), trajectory)
     return None
+
+
+def _with_calls(
+    guessed: Decoding, calls: Sequence[DecoderCall], trajectory: Trajectory
+) -> Decoding:
+    """With what the pipeline did decode, though it does not follow from the last latents."""
+    planes = guessed.prepare(torch.from_numpy(np.array(trajectory.latents[-1])).float())
+    given = [call.latents for call in calls]
+    if not given or sum(map(len, given)) != len(planes) or given[0].shape[1:] != planes.shape[1:]:
+        return guessed
+    last = calls[-1]
+    return replace(
+        guessed,
+        calls=tuple(calls),
+        follows=False,
+        dtype=last.latents.dtype,
+        args=last.args,
+        kwargs=dict(last.kwargs),
+    )
 
 
 def run_layout(trajectory: Trajectory) -> LatentLayout | None:
@@ -244,14 +271,16 @@ def run_layout(trajectory: Trajectory) -> LatentLayout | None:
 def _autoencoders(pipe: Any) -> list[Any]:
     held = [pipe, *(v for v in vars(pipe).values() if hasattr(v, "components"))]
     parts = [part for owner in held for part in vars(owner).values()]
-    found = [
-        part for part in parts if isinstance(part, torch.nn.Module) and hasattr(part, "decode")
-    ]
-    return list({id(part): part for part in found}.values())
+    return list({id(part): part for part in parts if is_autoencoder(part)}.values())
 
 
-def _picture_size(trajectory: Trajectory) -> tuple[int, int] | None:
-    height, width = (trajectory.settings.get(name) for name in ("height", "width"))
+def _picture_size(trajectory: Trajectory, pipe: Any = None) -> tuple[int, int] | None:
+    """Height and width of the pictures: as the settings say, or the pipeline's own default."""
+    sides = [trajectory.settings.get(name) for name in ("height", "width")]
+    default, scale = (getattr(pipe, n, None) for n in ("default_sample_size", "vae_scale_factor"))
+    if sides == [None, None] and isinstance(default, int) and isinstance(scale, int):
+        sides = [default * scale] * 2
+    height, width = sides
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 

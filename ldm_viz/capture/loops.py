@@ -25,6 +25,7 @@ class Event:
     sample: Kept
     model_output: Kept
     branches: list[Kept]
+    asked: int
     clock: predictions.Clock
     output: Kept
     x0: Kept | None
@@ -134,7 +135,12 @@ def assemble(
             x0, x0_source, note = _find_x0(loop, levels, kind, latents, predicted, storage)
             settings |= {"x0_note": note} if note else {}
     noise_prediction: dict[str, np.ndarray] = {}
-    if "noise_prediction" in keep and predicted.shape[1:] == latents.shape[1:]:
+    if "noise_prediction" in keep and predicted.shape[1:] != latents.shape[1:]:
+        settings["guidance_note"] = (
+            f"not kept: the steps received {predicted.shape[2:]} for samples of "
+            f"{latents.shape[2:]}, as where a model scores tokens"
+        )
+    elif "noise_prediction" in keep:
         if "branches" in keep:
             with guarded("telling the branches apart"):
                 told = _tell(loop, predicted, settings.get("guidance_scale"), storage)
@@ -209,14 +215,29 @@ def _find_x0(
             why = f"noise schedule {level.family}, prediction type {kind!r}"
             return None, "", f"unknown: how samples of {name} relate to x0 ({why})"
         computed[place] = x0
-    return computed, "computed", limits if "thresholding" in limits else ""
+    return computed, "computed", limits
+
+
+def without_ones(shape: tuple[int, ...], axes: int) -> tuple[int, ...]:
+    """A shape with axes of size 1 left out, beginning with the last, until it has so many axes."""
+    kept = list(shape)
+    for place in range(len(kept) - 1, 0, -1):
+        if len(kept) > axes and kept[place] == 1:
+            del kept[place]
+    return tuple(kept)
 
 
 class _Outputs(Sequence):
-    """The branches the model gave at each step, read when they are asked for."""
+    """The branches the model gave at each step, read when they are asked for.
 
-    def __init__(self, events: list[Event], batch: int, channels: int) -> None:
-        self._events, self._batch, self._channels = events, batch, channels
+    Args:
+        events: The steps.
+        shape: ``(batch, *latent)`` of what each step received.
+        trailing: Whether of an output with more on an axis the end is taken, not the beginning.
+    """
+
+    def __init__(self, events: list[Event], shape: tuple[int, ...], trailing: bool) -> None:
+        self._events, self._shape, self._trailing = events, shape, trailing
 
     def __len__(self) -> int:
         return len(self._events)
@@ -225,14 +246,32 @@ class _Outputs(Sequence):
         return list(self._split(self._events[step]))
 
     def _split(self, event: Event) -> Iterator[np.ndarray]:
+        batch = self._shape[0]
         for output in event.branches:
-            values = output.read()[:, : self._channels]
-            for begin in range(0, len(values), self._batch):
-                yield values[begin : begin + self._batch]
+            values = output.read()
+            values = values.reshape(without_ones(values.shape, len(self._shape)))
+            values = values[(slice(None), *map(self._cut, values.shape[1:], self._shape[1:]))]
+            for begin in range(0, len(values), batch):
+                yield values[begin : begin + batch]
+
+    def _cut(self, found: int, wanted: int) -> slice:
+        return slice(found - wanted, None) if self._trailing else slice(wanted)
 
 
 def _tell(loop: Loop, guided: np.ndarray, scale: Any, storage: Storage) -> Branches:
-    outputs = _Outputs(loop.events, guided.shape[1], loop.shape[1])
+    asked = max(event.asked for event in loop.events)
+    if asked and not any(event.branches for event in loop.events):
+        return Branches(note="the model's outputs have another shape than what the steps received")
     spacing = torch.finfo(loop.events[0].model_output.whole).eps
     known = scale if isinstance(scale, int | float) else None
-    return tell_branches(outputs, guided, known, spacing, storage.empty)
+    shape = guided.shape[1:]
+    cut = any(
+        without_ones(output.shape, len(shape))[1:] != shape[1:]
+        for event in loop.events
+        for output in event.branches
+    )
+    found = [
+        tell_branches(_Outputs(loop.events, shape, trailing), guided, known, spacing, storage.empty)
+        for trailing in ((False, True) if cut else (False,))
+    ]
+    return next((told for told in found if "conditional" in told.arrays), found[0])

@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +27,8 @@ from .estimates import estimate_run
 from .hooks import activated, active, definer, patched
 from .loops import Loop
 from .run import LiveStep, Run
+from .scaling import Decoding
+from .settings import picture_array
 from .storage import MEMORY_BUDGET, Storage
 
 KEEP = ("latents", "x0", "noise_prediction")
@@ -110,6 +113,7 @@ class Recorder:
         self._keep = frozenset(names)
         self._memory_budget = memory_budget
         self._folder = None if folder is None else Path(folder)
+        self._main = -1
         self._calls: list[Sequence[DecoderCall]] = []  # what was decoded at the end of each
         self._frames = frames
         self._progress = progress
@@ -119,8 +123,11 @@ class Recorder:
 
     @property
     def trajectory(self) -> Trajectory | None:
-        """The last denoising loop recorded, None before the first; ``trajectories`` has all."""
-        return self.trajectories[-1] if self.trajectories else None
+        """The last recorded, None before the first; ``trajectories`` has all.
+
+        Of a call with several denoising loops, the one that became the pictures.
+        """
+        return self.trajectories[self._main] if self.trajectories else None
 
     def __repr__(self) -> str:
         count = len(self.trajectories)
@@ -211,34 +218,53 @@ class Recorder:
             with run.listening():
                 output = call(self.pipe, *passed, **named)
         except BaseException as error:
-            self._add(run, run.trajectories(call, args, kwargs, error=error), decode=False)
+            self._add(run, run.trajectories(call, args, kwargs, error))
             raise
         finally:
             self._runs.remove(run)
-        self._add(run, run.trajectories(call, args, kwargs, output=output), decode=True)
+        self._add(run, run.trajectories(call, args, kwargs), output)
         return output
 
-    def _add(self, run: Run, made: Iterable[tuple[Trajectory, Loop]], decode: bool) -> None:
+    def _add(
+        self, run: Run, made: Iterable[tuple[Trajectory, Sequence[DecoderCall]]], output: Any = None
+    ) -> None:
         """Adds trajectories, with the frames asked for, and says what is amiss."""
-        for bare, loop in made:
-            told = len(run.faults)
-            trajectory, calls = bare, tuple(loop.decoder_calls)
-            with run.guarded("finding the layout of the latents"):
-                trajectory = _with_layout(self.pipe, bare, calls)
-            if decode and self._frames is not None and _could_be_pictures(trajectory, calls):
-                with run.guarded("decoding frames"):
-                    show = self._shows_progress()
-                    trajectory = decode_frames(
-                        self.pipe, trajectory, self._frames, progress=show, calls=calls
-                    )
-            if len(run.faults) > told:
-                settings = {**trajectory.settings, "recording_faults": list(run.faults)}
-                trajectory = trajectory.replace(settings=settings)
-            self.trajectories.append(trajectory)
-            self._calls.append(calls)
-            with run.guarded("looking for values that are not finite"):
-                _tell_nonfinite(trajectory)
+        found: list[_Recorded] = []
+        for trajectory, calls in made:
+            decoding = None
+            with run.guarded("finding how the latents are decoded"):
+                decoding = find_decoding(self.pipe, trajectory, calls)
+            found.append(_Recorded(trajectory, decoding, calls))
+        # Of several loops, such as a prior's and a decoder's, one became the pictures.
+        decoded = [i for i, one in enumerate(found) if one.decoding and one.decoding.calls]
+        main = decoded[-1] if decoded else len(found) - 1
+        for place, one in enumerate(found):
+            self._calls.append(one.calls)
+            self.trajectories.append(self._finished(run, one, output if place == main else None))
+        if found:
+            self._main = len(self.trajectories) - len(found) + main
         self._tell_faults(run)
+
+    def _finished(self, run: Run, recorded: _Recorded, output: Any) -> Trajectory:
+        """A trajectory with its layout, the pipeline's pictures, and frames."""
+        trajectory, told = recorded.trajectory, len(run.faults)
+        with run.guarded("reading the pipeline's pictures"):
+            trajectory = _with_images(trajectory, output)
+        with run.guarded("noting the layout of the latents"):
+            trajectory = _with_layout(trajectory, recorded.decoding)
+        shown = recorded.decoding is not None or "latent_layout" in trajectory.settings
+        if output is not None and self._frames is not None and shown:
+            with run.guarded("decoding frames"):
+                show = self._shows_progress()
+                trajectory = decode_frames(
+                    self.pipe, trajectory, self._frames, progress=show, calls=recorded.calls
+                )
+        with run.guarded("looking for values that are not finite"):
+            _tell_nonfinite(trajectory)
+        if len(run.faults) > told:
+            settings = {**trajectory.settings, "recording_faults": list(run.faults)}
+            trajectory = trajectory.replace(settings=settings)
+        return trajectory
 
     def _tell_size(self, loop: Loop, steps: int | None) -> None:
         event = loop.events[0]
@@ -262,22 +288,39 @@ class Recorder:
                 warnings.warn(text, RecordingWarning, stacklevel=4)
 
 
-def _with_layout(pipe: Any, trajectory: Trajectory, calls: Sequence[DecoderCall]) -> Trajectory:
+@dataclass(frozen=True)
+class _Recorded:
+    """A loop's trajectory, how its latents are decoded where that is known, and what was."""
+
+    trajectory: Trajectory
+    decoding: Decoding | None
+    calls: Sequence[DecoderCall]
+
+
+def _with_images(trajectory: Trajectory, output: Any) -> Trajectory:
+    """With the pictures that the pipeline returned, where they are as many as the samples."""
+    kind = trajectory.settings.get("output_type")
+    images = picture_array(output, kind, batch=trajectory.batch_size)
+    if images is None:
+        return trajectory
+    size = {"height": images.shape[-3], "width": images.shape[-2]}
+    return trajectory.replace(images=images, settings={**trajectory.settings, **size})
+
+
+def _with_layout(trajectory: Trajectory, decoding: Decoding | None) -> Trajectory:
     """Notes how the latents are laid out, where it was seen or can be told."""
-    decoding = find_decoding(pipe, trajectory, calls)
     layout = run_layout(trajectory) if decoding is None else decoding.layout
-    if layout is None or "latent_layout" in trajectory.settings:
+    if layout is None:
         return trajectory
     settings = {**trajectory.settings, "latent_layout": layout.describe()}
     if decoding is not None:
         settings["latent_scaling"] = decoding.scaling
+    if decoding is not None and decoding.calls and not decoding.follows:
+        settings["latent_note"] = (
+            "what the pipeline decoded in the end is not its loop's last latents: it changed them "
+            "afterwards"
+        )
     return trajectory.replace(settings=settings)
-
-
-def _could_be_pictures(trajectory: Trajectory, calls: Sequence[DecoderCall]) -> bool:
-    """Whether there is something to decode: a prior's vectors, say, are not pictures' latents."""
-    last = trajectory.settings.get("loop", 0) == trajectory.settings.get("loops", 1) - 1
-    return bool(calls) or last
 
 
 def _tell_nonfinite(trajectory: Trajectory) -> None:
@@ -322,7 +365,7 @@ def record(
 
     Returns:
         The trajectory, its ``images`` being what the pipeline returned. Where there are several
-        denoising loops, the last.
+        denoising loops, the one that became the pictures.
 
     Raises:
         TypeError: ``pipe`` is not a diffusers pipeline, the prompt not text, or the pipeline takes

@@ -24,12 +24,14 @@ from .calls import (
     Step,
     decode_wrapper,
     frozen_generators,
+    step_name,
     step_wrapper,
     wrap_model,
 )
 from .hooks import activated, definer, patched
-from .loops import Event, Loop, assemble, memory_format, own_timesteps
-from .settings import describe_call, picture_array
+from .loops import Event, Loop, assemble, memory_format, own_timesteps, without_ones
+from .scaling import is_autoencoder
+from .settings import describe_call
 from .storage import Kept, Storage
 
 CALLBACK = "callback_on_step_end"
@@ -84,8 +86,10 @@ class Run:
         self.faults: list[str] = []
         self.stop_requested = False
         self._current: Loop | None = None
-        self._pending: list[Kept] = []  # what the models gave since the last step
+        self._pending: list[tuple[type, Kept]] = []  # what the models gave for the next step
+        self._stepped = False  # whether that step has been
         self._models: set[int] = set()
+        self._unheeded: dict[type, int] = {}  # steps that a kind of model gave nothing to
         self._stepping = False
         self._decoding = False
         self._has_callback = False
@@ -112,14 +116,15 @@ class Run:
         with ExitStack() as stack:
             with self.guarded("listening to the scheduler"):
                 for scheduler in self._components(_is_scheduler):
-                    owner = definer((scheduler, *type(scheduler).__mro__), "step")
-                    stack.enter_context(patched(owner, "step", step_wrapper(scheduler, owner)))
+                    name = step_name(scheduler)
+                    owner = definer((scheduler, *type(scheduler).__mro__), name)
+                    stack.enter_context(patched(owner, name, step_wrapper(scheduler, owner)))
             with self.guarded("listening to the model"):
                 for module in self._components(_is_denoiser) if "branches" in self.keep else ():
                     stack.enter_context(patched(type(module), "__call__", wrap_model))
                     self._models.add(id(module))
             with self.guarded("listening to the decoder"):
-                for vae in self._components(_is_decoder):
+                for vae in self._components(is_autoencoder):
                     owner = definer((vae, *type(vae).__mro__), "decode")
                     stack.enter_context(patched(owner, "decode", decode_wrapper(vae, owner)))
             stack.enter_context(activated(self))
@@ -227,13 +232,13 @@ class Run:
 
     def observe_model(self, module: Any, output: Any) -> None:
         """Keeps what a model gave; it may come to be a branch of the next step's model output."""
-        if id(module) not in self._models:  # the class may be another's too
+        kind = type(module)
+        if id(module) not in self._models or self._unheeded.get(kind, 0) >= _ENOUGH:
             return
         with self.guarded("reading the model's output"):
-            several = isinstance(output, tuple | list) or hasattr(output, "keys")
-            value = output[0] if several else output
-            if isinstance(value, torch.Tensor):
-                self._pending.append(self.storage.keep(value))
+            if self._stepped:  # several steps may follow one call: of video and of sound
+                self._pending, self._stepped = [], False
+            self._pending += [(kind, self.storage.keep(value)) for value in _tensors(output)]
 
     def observe_decode(
         self, vae: Any, decode: Callable[[], Any], args: tuple, kwargs: dict[str, Any]
@@ -296,10 +301,15 @@ class Run:
         return output
 
     def _take_input(
-        self, scheduler: Any, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor
+        self,
+        scheduler: Any,
+        model_output: torch.Tensor,
+        timestep: Any,
+        sample: torch.Tensor,
+        token_timesteps: Any,
     ) -> _Input:
         self.storage.make_room()
-        pending, self._pending = self._pending, []
+        self._stepped = True
         return _Input(
             scheduler=scheduler,
             model_output=self.storage.keep(model_output),
@@ -307,10 +317,24 @@ class Run:
             sample=self.storage.keep(sample),
             shape=sample.shape,
             memory_format=memory_format(sample),
-            branches=[output for output in pending if _may_hold_branches(output, model_output)],
+            branches=self._take_branches(model_output),
+            asked=len(self._pending),
             index=getattr(scheduler, "step_index", None),
             midpoint=predictions.read_midpoint(scheduler),
+            token_timesteps=token_timesteps,
         )
+
+    def _take_branches(self, model_output: torch.Tensor) -> list[Kept]:
+        """What could have become a step's model output: of the kind of model asked last."""
+        fitting = [
+            (kind, output)
+            for kind, output in self._pending
+            if _may_hold_branches(output, model_output)
+        ]
+        for kind in {kind for kind, _ in self._pending}:
+            used = any(kind is other for other, _ in fitting)
+            self._unheeded[kind] = 0 if used else self._unheeded.get(kind, 0) + 1
+        return [output for kind, output in fitting if kind is fitting[-1][0]]
 
     def _add_event(self, taken: _Input, outputs: dict[str, torch.Tensor]) -> None:
         scheduler = taken.scheduler
@@ -324,7 +348,10 @@ class Run:
             sample=taken.sample,
             model_output=taken.model_output,
             branches=taken.branches,
-            clock=predictions.Clock(taken.timestep, index, sigmas, taken.midpoint),
+            asked=taken.asked,
+            clock=predictions.Clock(
+                taken.timestep, index, sigmas, taken.midpoint, taken.token_timesteps
+            ),
             output=self.storage.keep(outputs["prev_sample"]),
             x0=self.storage.keep(given[0]) if given and "x0" in self.keep else None,
             wall_time=time.perf_counter() - self._began,
@@ -344,21 +371,18 @@ class Run:
             self._after_step(loop)
 
     def trajectories(
-        self,
-        call: Any,
-        args: tuple,
-        kwargs: dict[str, Any],
-        output: Any = None,
-        error: BaseException | None = None,
-    ) -> Iterator[tuple[Trajectory, Loop]]:
-        """Makes a trajectory of each loop, without frames, and lets go of its tensors.
+        self, call: Any, args: tuple, kwargs: dict[str, Any], error: BaseException | None = None
+    ) -> Iterator[tuple[Trajectory, tuple[DecoderCall, ...]]]:
+        """Makes a trajectory of each loop, without pictures, and lets go of its tensors.
 
         Args:
             call: The pipeline's ``__call__`` function, which names the arguments.
             args: The user's arguments.
             kwargs: The user's keyword arguments.
-            output: What the call returned, if it did.
             error: What it raised, if it did.
+
+        Yields:
+            Each with what was decoded when it had ended, and after other loops that took turns with it.
         """
         settings: dict[str, Any] = {}
         with self.guarded("reading the settings"):
@@ -366,12 +390,8 @@ class Run:
         several = len(self.loops) > 1
         for position, loop in enumerate(self.loops):
             own = settings | ({"loop": position, "loops": len(self.loops)} if several else {})
-            images = None
-            if loop is self.loops[-1]:
-                with self.guarded("reading the pipeline's pictures"):
-                    images = picture_array(output, own.get("output_type"), batch=loop.batch_size)
-            if images is not None:
-                own |= {"height": images.shape[1], "width": images.shape[2]}
+            others = [other for other in self.loops if other is not loop]
+            calls = [call for one in (loop, *others) for call in one.decoder_calls]
             with self.guarded("making the trajectory"):
                 status, why = self._status(loop, error)
                 trajectory = assemble(
@@ -381,12 +401,11 @@ class Run:
                     self.guarded,
                     self.storage,
                     settings=own,
-                    images=images,
                     status=status,
                     error=why,
                 )
                 loop.events.clear()
-                yield trajectory, loop
+                yield trajectory, tuple(calls)
 
     def _status(self, loop: Loop, error: BaseException | None) -> tuple[str, str]:
         done, expected = len(loop.events), self._expected_steps(loop)
@@ -410,12 +429,15 @@ class _Input:
     shape: torch.Size
     memory_format: str
     branches: list[Kept]
+    asked: int
     index: int | None
     midpoint: Any
+    token_timesteps: Any
 
 
 def _is_scheduler(component: Any) -> bool:
-    return callable(getattr(component, "step", None)) and hasattr(component, "set_timesteps")
+    step = getattr(component, step_name(component), None)
+    return callable(step) and hasattr(component, "set_timesteps")
 
 
 def _is_denoiser(component: Any) -> bool:
@@ -427,16 +449,41 @@ def _is_denoiser(component: Any) -> bool:
     )
 
 
-def _is_decoder(component: Any) -> bool:
-    """An autoencoder, not a tokenizer."""
-    return isinstance(component, torch.nn.Module) and callable(getattr(component, "decode", None))
+_ENOUGH = 2  # steps after which a model that gave nothing to them is left alone
+
+
+def _tensors(output: Any) -> list[torch.Tensor]:
+    """The tensors of a model's output; a list of one for each sample, as one."""
+    if isinstance(output, torch.Tensor):
+        return [output]
+    members = output.values() if hasattr(output, "values") else output
+    if not isinstance(output, tuple | list) and not hasattr(output, "values"):
+        return []
+    found = []
+    for member in members:
+        if isinstance(member, torch.Tensor):
+            found.append(member)
+        elif isinstance(member, list) and _are_alike(member):
+            found.append(torch.stack(member))
+    return found
+
+
+def _are_alike(members: list[Any]) -> bool:
+    return bool(members) and all(
+        isinstance(member, torch.Tensor) and member.shape == members[0].shape for member in members
+    )
 
 
 def _may_hold_branches(output: Kept, model_output: torch.Tensor) -> bool:
-    """Whether a model's output has the shape of one or several of what the step was given."""
+    """Whether a model's output has the shape of one or several of what the step was given.
+
+    Part of it may have been cut off: a predicted variance, a frame that is given.
+    """
+    wanted = tuple(model_output.shape)
+    found = without_ones(output.shape, len(wanted))
     return (
-        len(output.shape) == model_output.ndim >= 2
-        and output.shape[0] % model_output.shape[0] == 0
-        and output.shape[1] >= model_output.shape[1]
-        and output.shape[2:] == model_output.shape[2:]
+        len(found) == len(wanted) >= 2
+        and found[0] % wanted[0] == 0
+        and all(f >= w for f, w in zip(found[1:], wanted[1:], strict=True))
+        and sum(f != w for f, w in zip(found[1:], wanted[1:], strict=True)) <= 1
     )

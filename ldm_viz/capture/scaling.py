@@ -70,6 +70,14 @@ def _standardised_after_factor(latents: torch.Tensor, vae: Any) -> torch.Tensor 
     return latents / (_factor(vae) or 1.0) * std + mean
 
 
+def _standardised_alone(latents: torch.Tensor, vae: Any) -> torch.Tensor | None:
+    pair = _mean_and_std(latents, vae)
+    if pair is None:
+        return None
+    mean, std = (values.to(latents.device, latents.dtype) for values in pair)
+    return latents * std + mean
+
+
 def _shifted(latents: torch.Tensor, vae: Any) -> torch.Tensor | None:
     factor, shift = _factor(vae), _config(vae, "shift_factor")
     return None if factor is None or not shift else latents / factor + shift
@@ -103,6 +111,7 @@ _TABLE: dict[str, Unscale] = {
     "as they are": _as_they_are,
     "standardised, by the reciprocal": _standardised_by_reciprocal,
     "divided, then standardised": _standardised_after_factor,
+    "standardised, with no factor": _standardised_alone,
     "times the reciprocal": _times_reciprocal,
 }
 
@@ -140,6 +149,7 @@ class Decoding:
         unscale: Takes planes ``(n, c, h, w)`` or ``(n, c, f, h, w)`` and the autoencoder.
         scaling: Its line in the table, or ``"fitted"``.
         exact: Whether it was seen to give just what the pipeline decoded.
+        follows: Whether what the pipeline decoded at the end follows from the last latents at all.
         form: ``"planes"`` as they are, ``"batch of frames"``, or ``"video of one frame"``.
         loop_dtype: Of the latents in the loop.
         dtype: Of what is decoded; None for the autoencoder's own.
@@ -155,6 +165,7 @@ class Decoding:
     unscale: Unscale
     scaling: str
     exact: bool = False
+    follows: bool = True
     form: str = "planes"
     loop_dtype: torch.dtype | None = None
     dtype: torch.dtype | None = None
@@ -378,6 +389,11 @@ def _affine(factor: torch.Tensor, shift: torch.Tensor) -> Unscale:
         return (latents.double() * spread(factor) + spread(shift)).to(latents.dtype)
 
     return unscale
+
+
+def is_autoencoder(component: Any) -> bool:
+    """Whether a pipeline's component decodes latents; a tokenizer decodes too, but is no module."""
+    return isinstance(component, torch.nn.Module) and callable(getattr(component, "decode", None))
 
 
 def channels_of(vae: Any) -> int | None:

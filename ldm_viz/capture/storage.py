@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import tempfile
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 MEMORY_BUDGET = 1 << 30  # bytes
 
 
-@dataclass
+@dataclass(eq=False)
 class Kept:
     """One tensor that was copied during a run: on its device, or brought over as an array."""
 
@@ -53,7 +54,7 @@ class Storage:
     def __init__(self, budget: int = MEMORY_BUDGET, folder: Path | None = None) -> None:
         self.budget = budget
         self.folder = folder
-        self._waiting: list[Kept] = []
+        self._waiting: list[weakref.ref[Kept]] = []
         self._bytes = 0
         self._seen: list[tuple[Any, int, Kept]] = []  # originals of this step, and their versions
 
@@ -71,16 +72,21 @@ class Storage:
         if version is not None:
             self._seen = [*self._seen[-7:], (tensor, version, kept)]
         if self.folder is not None or tensor.device.type != "cpu":
-            self._waiting.append(kept)
-            self._bytes += tensor.element_size() * tensor.nelement()
+            self._waiting.append(weakref.ref(kept))
+            self._bytes += _bytes(tensor)
         return kept
 
     def make_room(self) -> None:
         """Brings over what waits, if it is more than the budget."""
         if self._bytes <= self.budget:
             return
+        waiting = [kept for kept in (known() for known in self._waiting) if kept is not None]
+        self._bytes = sum(_bytes(kept.tensor) for kept in waiting)
+        if self._bytes <= self.budget:  # others were let go
+            self._waiting = [weakref.ref(kept) for kept in waiting]
+            return
         self._seen.clear()
-        for kept in self._waiting:
+        for kept in waiting:
             values = to_array(kept.tensor)
             kept.array = values
             if self.folder is not None:
@@ -122,6 +128,10 @@ def to_array(tensor: Any) -> np.ndarray:
     if tensor.dtype not in (torch.float16, torch.float32, torch.float64):
         tensor = tensor.float()
     return tensor.cpu().numpy()
+
+
+def _bytes(tensor: Any) -> int:
+    return tensor.element_size() * tensor.nelement()
 
 
 def _numpy_type(dtype: torch.dtype) -> Any:

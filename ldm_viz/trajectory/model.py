@@ -262,10 +262,11 @@ class Trajectory:
     def nonfinite(self) -> dict[str, list[int]]:
         """Steps at which an array holds values that are NaN or infinite, by the array's name.
 
-        A branch that was not computed at a step is all NaN there, and does not count.
+        Of the latents the last step counts too, which is what the run ended with. A branch that was not computed at a step is all NaN there, and does not count.
         """
-        arrays = {"latents": self.latents, "x0": self.x0, "step_outputs": self.step_outputs}
+        arrays: dict[str, Any] = {"latents": self.latents}
         arrays |= {f"noise_prediction[{n!r}]": a for n, a in self.noise_prediction.items()}
+        arrays |= {"x0": self.x0, "step_outputs": self.step_outputs}
         found = {}
         for name, array in arrays.items():
             if array is None:
