@@ -21,6 +21,7 @@ _TABLE: dict[str, tuple[str, dict[str, int]]] = {
     "video": ("c f h w -> c f h w", {}),
     "video, frames first": ("f c h w -> c f h w", {}),
     "video, channels last": ("f h w c -> c f h w", {}),
+    "one frame": ("c f h w -> (c f) h w", {"f": 1}),
     "packed 2×2": ("(h w) (c p q) -> c (h p) (w q)", {"p": 2, "q": 2}),
     "packed 2×2, channels last": ("(h w) (p q c) -> c (h p) (w q)", {"p": 2, "q": 2}),
     "tokens": ("(h w) c -> c h w", {}),
@@ -156,6 +157,7 @@ def guess_layout(
     latent_shape: tuple[int, ...],
     channels: int | None = None,
     picture: tuple[int, int] | None = None,
+    video: bool | None = None,
 ) -> LatentLayout | None:
     """The likeliest layout where nothing is known but shapes.
 
@@ -164,14 +166,15 @@ def guess_layout(
         channels: Channels of the autoencoder's latents, where known.
         picture: Height and width of the picture in pixels, where known: it tells how many rows a
             number of tokens has.
+        video: Whether they are a video's, where known: a picture may be kept as a video of one frame.
 
     Returns:
         None where no line of the table fits, or where what is known does not tell.
     """
     for planes in _likely_planes(latent_shape, channels, picture):
-        found = fitting_layouts(latent_shape, planes)
-        if found:
-            return found[0]
+        for layout in fitting_layouts(latent_shape, planes):
+            if video is None or layout.is_video == video:
+                return layout
     return None
 
 
@@ -184,7 +187,7 @@ def _likely_planes(
             likely.append((channels, 2 * shape[1], 2 * shape[2]))
     elif len(shape) == 4:
         c, f, h, w = shape
-        likely = [(c, f, h, w), (f, c, h, w), (w, c, f, h)]
+        likely = [(c, f, h, w), (f, c, h, w), (w, c, f, h), *([(c, h, w)] if f == 1 else [])]
     elif len(shape) == 2:
         grid = _token_grid(shape[0], picture)
         if grid is None:

@@ -13,9 +13,11 @@ from pipelines import build_pipeline, call_arguments, use_scheduler
 from zoo import autoencoder, flow_autoencoder
 
 import ldm_viz as lv
-from ldm_viz.capture import RecordingWarning, decoders, scaling
+from ldm_viz.capture import RecordingWarning, decoders, linear, scaling
 from ldm_viz.capture.calls import DecoderCall
-from ldm_viz.capture.decoders import decode_frames, find_decoding, linear_map
+from ldm_viz.capture.finding import find_decoding
+from ldm_viz.capture.frames import decode_frames
+from ldm_viz.capture.linear import linear_map
 from ldm_viz.latent_layouts import guess_layout
 
 
@@ -40,7 +42,7 @@ def decode(pipe, latents):
 
 @pytest.mark.parametrize("at_once", [1, 1 << 19])
 def test_every_frame_is_its_latents_decoded(pipe, monkeypatch, at_once):
-    monkeypatch.setattr(decoders, "_PIXELS_AT_ONCE", at_once)
+    monkeypatch.setitem(decoders._PIXELS_AT_ONCE, "cpu", at_once)
     trajectory = record(pipe, frames="exact", num_images_per_prompt=3)
     for step in range(len(trajectory) + 1):
         # Larger batches may be rounded differently by the convolutions.
@@ -91,7 +93,7 @@ def test_decoding_later_and_from_a_file(pipe, tmp_path):
 def test_no_global_random_number_is_drawn(pipe):
     trajectory = record(pipe)
     before = torch.random.get_rng_state()
-    decoders._maps.clear()
+    linear._maps.clear()
     for method in ("exact", "linear"):
         np.asarray(decode_frames(pipe, trajectory, method, progress=False).frames["latents"])
     assert torch.equal(before, torch.random.get_rng_state())
@@ -126,14 +128,14 @@ def test_linear_frames_have_the_shape_of_exact_ones(pipe):
 
 def test_maps_die_with_their_autoencoder():
     gc.collect()
-    before = len(decoders._maps)
+    before = len(linear._maps)
     pipe = build_pipeline()
     trajectory = record(pipe, frames="linear")
     assert trajectory.frames["x0"].shape == (4, 1, 16, 16, 3)
-    assert len(decoders._maps) == before + 1
+    assert len(linear._maps) == before + 1
     del pipe, trajectory
     gc.collect()
-    assert len(decoders._maps) == before
+    assert len(linear._maps) == before
 
 
 def test_half_precision_is_upcast_only_by_pipelines_that_do_it():

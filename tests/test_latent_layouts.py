@@ -41,7 +41,7 @@ def test_packed_latents_are_unpacked_and_packed_again():
 @pytest.mark.parametrize("name", latent_layouts.known_layouts())
 def test_every_line_of_the_table_goes_there_and_back(name):
     pattern, fixed = latent_layouts._TABLE[name]
-    planes = (3, 2, 4, 6) if pattern.count("f") > 1 else (3, 4, 6)
+    planes = (3, 2, 4, 6) if LatentLayout(name, pattern).is_video else (3, 4, 6)
     sizes = dict(zip("cfhw" if len(planes) == 4 else "chw", planes, strict=True))
     for axis, patch in (("h", "p"), ("w", "q")):
         sizes[axis] //= fixed.get(patch, 1)

@@ -281,7 +281,7 @@ def test_the_trajectory_survives_when_decoding_fails(pipe, unchanged, error, mon
 
     pipe.vae.decode = decode
     with monkeypatch.context() as patch:
-        patch.setattr(decoders, "_PIXELS_AT_ONCE", 1)
+        patch.setitem(decoders._PIXELS_AT_ONCE, "cpu", 1)
         with lv.Recorder(pipe) as recorder:
             assert pipe(**call_arguments("text-to-image")).images is not None
         frames = recorder.trajectory.frames["latents"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .scaling import channels_of
+from .autoencoders import channels_of
 
 _SIZES = {torch.float16: 2, torch.float64: 8}  # bfloat16 is kept as float32
 

@@ -22,8 +22,9 @@ from tqdm.auto import tqdm
 
 from ..trajectory import Trajectory
 from .calls import DecoderCall
-from .decoders import check_method, decode_frames, find_decoding, run_layout
 from .estimates import estimate_run
+from .finding import find_decoding, holds_pixels, run_layout
+from .frames import check_method, decode_frames
 from .hooks import activated, active, definer, patched
 from .loops import Loop
 from .run import LiveStep, Run
@@ -231,29 +232,28 @@ class Recorder:
         """Adds trajectories, with the frames asked for, and says what is amiss."""
         found: list[_Recorded] = []
         for trajectory, calls in made:
-            decoding = None
+            shown, decoding = trajectory, None
+            with run.guarded("reading the pipeline's pictures"):
+                shown = _with_images(trajectory, output)
             with run.guarded("finding how the latents are decoded"):
-                decoding = find_decoding(self.pipe, trajectory, calls)
-            found.append(_Recorded(trajectory, decoding, calls))
+                decoding = find_decoding(self.pipe, shown, calls)
+            found.append(_Recorded(trajectory, shown, decoding, calls))
         # Of several loops, such as a prior's and a decoder's, one became the pictures.
         decoded = [i for i, one in enumerate(found) if one.decoding and one.decoding.calls]
         main = decoded[-1] if decoded else len(found) - 1
         for place, one in enumerate(found):
             self._calls.append(one.calls)
-            self.trajectories.append(self._finished(run, one, output if place == main else None))
+            self.trajectories.append(self._finished(run, one, place == main and output is not None))
         if found:
             self._main = len(self.trajectories) - len(found) + main
         self._tell_faults(run)
 
-    def _finished(self, run: Run, recorded: _Recorded, output: Any) -> Trajectory:
-        """A trajectory with its layout, the pipeline's pictures, and frames."""
-        trajectory, told = recorded.trajectory, len(run.faults)
-        with run.guarded("reading the pipeline's pictures"):
-            trajectory = _with_images(trajectory, output)
+    def _finished(self, run: Run, recorded: _Recorded, shown: bool) -> Trajectory:
+        """A trajectory with its layout and, if it became the pictures, those and frames."""
+        trajectory = recorded.shown if shown else recorded.trajectory
         with run.guarded("noting the layout of the latents"):
             trajectory = _with_layout(trajectory, recorded.decoding)
-        shown = recorded.decoding is not None or "latent_layout" in trajectory.settings
-        if output is not None and self._frames is not None and shown:
+        if shown and self._frames is not None and self._can_decode(trajectory, recorded.decoding):
             with run.guarded("decoding frames"):
                 show = self._shows_progress()
                 trajectory = decode_frames(
@@ -261,10 +261,16 @@ class Recorder:
                 )
         with run.guarded("looking for values that are not finite"):
             _tell_nonfinite(trajectory)
-        if len(run.faults) > told:
+        if run.faults and trajectory.settings.get("recording_faults") != run.faults:
             settings = {**trajectory.settings, "recording_faults": list(run.faults)}
             trajectory = trajectory.replace(settings=settings)
         return trajectory
+
+    def _can_decode(self, trajectory: Trajectory, decoding: Decoding | None) -> bool:
+        """Whether there is a way to pictures: a prior's vectors, say, have none."""
+        if decoding is not None or holds_pixels(self.pipe, trajectory):
+            return True
+        return not isinstance(self._frames, str) and run_layout(trajectory) is not None
 
     def _tell_size(self, loop: Loop, steps: int | None) -> None:
         event = loop.events[0]
@@ -290,9 +296,10 @@ class Recorder:
 
 @dataclass(frozen=True)
 class _Recorded:
-    """A loop's trajectory, how its latents are decoded where that is known, and what was."""
+    """A loop's trajectory, bare and with pictures, how it is decoded if known, and what was."""
 
     trajectory: Trajectory
+    shown: Trajectory
     decoding: Decoding | None
     calls: Sequence[DecoderCall]
 

@@ -19,6 +19,7 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 
 from ..trajectory import Trajectory
 from . import predictions
+from .autoencoders import is_autoencoder
 from .calls import (
     DecoderCall,
     Step,
@@ -30,7 +31,6 @@ from .calls import (
 )
 from .hooks import activated, definer, patched
 from .loops import Event, Loop, assemble, memory_format, own_timesteps, without_ones
-from .scaling import is_autoencoder
 from .settings import describe_call
 from .storage import Kept, Storage
 

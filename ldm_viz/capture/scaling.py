@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..latent_layouts import LatentLayout, fitting_layouts, guess_layout
+from .autoencoders import channels_of, decodes_videos
 from .calls import DecoderCall
 
 Unscale = Callable[[torch.Tensor, Any], "torch.Tensor | None"]
@@ -213,7 +214,10 @@ _seen: weakref.WeakKeyDictionary[Any, dict[int, Decoding]] = weakref.WeakKeyDict
 
 
 def learn_decoding(
-    latents: np.ndarray, calls: Sequence[DecoderCall], dtype: torch.dtype | None = None
+    latents: np.ndarray,
+    calls: Sequence[DecoderCall],
+    dtype: torch.dtype | None = None,
+    video: bool | None = None,
 ) -> Decoding | None:
     """Finds how a pipeline turned its last latents into what it decoded.
 
@@ -221,6 +225,7 @@ def learn_decoding(
         latents: ``(b, *latent)``, the loop's last.
         calls: What the pipeline decoded after the loop, with one autoencoder.
         dtype: Of the latents in the loop.
+        video: Whether the pipeline returned videos, where known.
 
     Returns:
         None where no line of the tables comes near.
@@ -233,6 +238,8 @@ def learn_decoding(
     fitted: list[tuple[float, Decoding]] = []
     for form, target in _forms(given, batch):
         for layout in fitting_layouts(shape, tuple(target.shape[1:])):
+            if video is not None and layout.is_video != video:
+                continue
             planes = layout.unpack(loop)
             base = Decoding(
                 vae=call.vae,
@@ -258,13 +265,17 @@ def learn_decoding(
             fit = _fit(planes, target)
             if fit is not None:
                 fitted.append((fit[0], replace(base, unscale=fit[1])))
-    if not fitted:
-        return None
+    if not fitted:  # a still of a video, or a picture shown as one
+        return None if video is None else learn_decoding(latents, calls, dtype)
     return _remember(min(fitted, key=lambda pair: pair[0])[1], len(shape))
 
 
 def guess_decoding(
-    vae: Any, latent_shape: tuple[int, ...], picture: tuple[int, int] | None, told: Any = None
+    vae: Any,
+    latent_shape: tuple[int, ...],
+    picture: tuple[int, int] | None,
+    told: Any = None,
+    video: bool | None = None,
 ) -> Decoding | None:
     """How latents are decoded, from what was seen of the autoencoder before, or its configuration.
 
@@ -273,6 +284,7 @@ def guess_decoding(
         latent_shape: Shape of one sample's latents.
         picture: Height and width of the picture in pixels, where known.
         told: The layout that a trajectory says it has, as in its settings.
+        video: Whether the pipeline returned videos, where known.
 
     Returns:
         None where the latents do not fit the autoencoder.
@@ -281,7 +293,7 @@ def guess_decoding(
     layout = LatentLayout.read(told)
     seen = _seen.get(vae, {}).get(len(latent_shape))
     if layout is None:
-        layout = guess_layout(latent_shape, channels, picture)
+        layout = guess_layout(latent_shape, channels, picture, video)
     if layout is None:
         return None
     planes = layout.unpack(torch.empty(1, *latent_shape, device="meta"))
@@ -290,7 +302,7 @@ def guess_decoding(
     if seen is not None:
         return replace(seen, vae=vae, layout=layout)
     form = "planes"
-    if layout.is_video != _is_video_vae(vae):
+    if layout.is_video != decodes_videos(vae):
         form = "batch of frames" if layout.is_video else "video of one frame"
     for name, unscale in _TABLE.items():
         if unscale(torch.zeros(planes.shape), vae) is not None:
@@ -389,22 +401,3 @@ def _affine(factor: torch.Tensor, shift: torch.Tensor) -> Unscale:
         return (latents.double() * spread(factor) + spread(shift)).to(latents.dtype)
 
     return unscale
-
-
-def is_autoencoder(component: Any) -> bool:
-    """Whether a pipeline's component decodes latents; a tokenizer decodes too, but is no module."""
-    return isinstance(component, torch.nn.Module) and callable(getattr(component, "decode", None))
-
-
-def channels_of(vae: Any) -> int | None:
-    """Channels of an autoencoder's latents, where it says."""
-    for name in ("latent_channels", "z_dim"):
-        found = _config(vae, name)
-        if isinstance(found, int):
-            return found
-    return None
-
-
-def _is_video_vae(vae: Any) -> bool:
-    """Whether it decodes videos: its convolutions have a third dimension."""
-    return any(weights.ndim == 5 for weights in vae.parameters())

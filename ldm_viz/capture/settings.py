@@ -91,7 +91,7 @@ def picture_array(output: Any, output_type: Any, batch: int) -> np.ndarray | Non
 
 
 def _as_array(images: Any) -> np.ndarray | None:
-    """Pictures or videos as one uint8 array; None for something else, or of several sizes."""
+    """Pictures or videos as one uint8 array; None for raw values, or pictures of several sizes."""
     if isinstance(images, PIL.Image.Image):
         return np.asarray(images.convert("RGB"))
     if isinstance(images, list) and images:
@@ -99,9 +99,10 @@ def _as_array(images: Any) -> np.ndarray | None:
         shapes = {None if array is None else array.shape for array in arrays}
         return np.stack(arrays) if len(shapes) == 1 and None not in shapes else None  # type: ignore[arg-type]
     if isinstance(images, torch.Tensor) and images.ndim in (4, 5):
-        return to_bytes(images.detach().cpu().movedim(-3, -1).float().numpy())
+        images = images.detach().cpu().movedim(-3, -1).float().numpy()
     if isinstance(images, np.ndarray) and images.ndim in (3, 4, 5):
-        return to_bytes(images)
+        raw = images.dtype != np.uint8 and bool(((images < -0.01) | (images > 1.01)).any())
+        return None if raw else to_bytes(images)
     return None
 
 
