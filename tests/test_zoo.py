@@ -3,14 +3,21 @@
 import functools
 import warnings
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from zoo import ZOO
 
 import ldm_viz as lv
+from ldm_viz.latent_layouts import LatentLayout
 
 _build = functools.cache(lambda specimen: specimen.build())
+
+
+def each(specimens):
+    """Runs a test for each of these."""
+    return pytest.mark.parametrize("specimen", specimens, ids=lambda specimen: specimen.name)
 
 
 def run(pipe, arguments):
@@ -45,7 +52,7 @@ def received(monkeypatch):
     return watch
 
 
-@pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)
+@each(ZOO)
 def test_recorded_to_the_bit(specimen, received):
     pipe = _build(specimen)
     bare, state = run(pipe, specimen.arguments())
@@ -58,47 +65,85 @@ def test_recorded_to_the_bit(specimen, received):
 
     runs = recorder.trajectories
     assert tuple(map(len, runs)) == specimen.steps
+    assert recorder.trajectory is runs[-1]
+    assert [trajectory.images is None for trajectory in runs] == [True] * (len(runs) - 1) + [False]
+    assert set(recorder.trajectory.noise_prediction) == set(specimen.branches)
+    outputs = iter(seen)
     for trajectory in runs:
         assert "recording_faults" not in trajectory.settings
         assert trajectory.complete
-        assert np.isfinite(trajectory.latents).all() and np.isfinite(trajectory.x0).all()
-        assert np.isfinite(trajectory.sigmas).all() and (np.diff(trajectory.sigmas) <= 0).all()
-    trajectory = runs[-1]
-    assert set(trajectory.noise_prediction) == set(specimen.branches)
-    batch, channels = trajectory.latents.shape[1:3]
-    guided = torch.stack(seen[-len(trajectory) :])[:, :batch, :channels].float().numpy()
-    assert np.array_equal(trajectory.noise_prediction["guided"], guided)
+        assert np.isfinite(trajectory.latents).all()
+        guided = torch.stack([next(outputs) for _ in range(len(trajectory))])
+        if specimen.values == "tokens":  # with neither noise levels nor predictions of noise
+            assert trajectory.x0 is None and trajectory.settings["x0_note"]
+            assert not trajectory.noise_prediction and trajectory.settings["guidance_note"]
+            assert np.isnan(trajectory.sigmas).all() and np.isnan(trajectory.snrs).all()
+            continue
+        assert np.isfinite(trajectory.x0).all()
+        sigmas, noise = trajectory.sigmas, trajectory.snrs == 0
+        assert np.isfinite(sigmas[~noise]).all() and (sigmas[noise] >= 1).all()
+        assert (np.diff(sigmas) <= 0).all()
+        batch, channels = trajectory.latents.shape[1:3]
+        guided = guided[:, :batch, :channels].float().numpy()
+        assert np.array_equal(trajectory.noise_prediction["guided"], guided)
+    assert next(outputs, None) is None, "a step was not recorded"
 
 
-ON_PIXELS = ("DDPMPipeline", "DDIMPipeline")
-ALWAYS_DECODES = ("DiTPipeline",)
-
-
-@pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)
+@each([specimen for specimen in ZOO if specimen.returned])
 def test_the_last_latents_are_the_pipelines_own(specimen):
-    if specimen.pipeline in (*ON_PIXELS, *ALWAYS_DECODES):
-        pytest.skip("it returns no latents")
     pipe = _build(specimen)
     with lv.Recorder(pipe, frames=None) as recorder:
         own, _ = run(pipe, specimen.arguments() | {"output_type": "latent"})
+    last = specimen.returned(pipe, torch.tensor(recorder.trajectory.latents[-1])).numpy()
     # Some pipelines unpack what they return: the same values in another order.
-    assert np.array_equal(
-        np.sort(own, axis=None), np.sort(recorder.trajectory.latents[-1], axis=None)
-    )
+    assert np.array_equal(np.sort(own, axis=None), np.sort(last, axis=None))
 
 
-@pytest.mark.parametrize("specimen", ZOO, ids=lambda specimen: specimen.name)
-def test_the_last_frame_is_the_pipelines_own_picture(specimen):
+@functools.cache
+def shown(specimen):
+    """The pictures that a pipeline returned, and its recorded run."""
     pipe = _build(specimen)
     with lv.Recorder(pipe) as recorder:
         own, _ = run(pipe, specimen.arguments())
-    trajectory = recorder.trajectory
-    pictures = (own * 255).round().astype(np.uint8)
-    assert np.array_equal(trajectory.frames["latents"][-1], pictures)
+    return (own * 255).round().astype(np.uint8), recorder.trajectory
+
+
+@each(ZOO)
+def test_the_last_frame_is_the_pipelines_own_picture(specimen):
+    pictures, trajectory = shown(specimen)
     assert np.array_equal(trajectory.images, pictures)
+    if specimen.values == "tokens":
+        assert not trajectory.frames, "those still masked stand for no picture"
+        return
+    assert np.array_equal(trajectory.frames["latents"][-1], pictures)
     assert trajectory.frames["x0"].shape == (len(trajectory), *pictures.shape)
-    if specimen.pipeline not in ON_PIXELS:
-        assert trajectory.settings["latent_scaling"] != "fitted"
     # Not only the last, whose decoding was watched: the others by the rule that was found.
     changes = np.diff(trajectory.frames["latents"].astype(float), axis=0)
     assert all(change.any() for change in changes[:-1]), "the last step may be too small to see"
+
+
+@each([specimen for specimen in ZOO if specimen.values == "latents"])
+def test_the_layout_and_the_scaling_of_the_latents_are_known(specimen):
+    pictures, trajectory = shown(specimen)
+    settings, latents = trajectory.settings, trajectory.latents
+    assert settings["latent_layout"]["name"] == specimen.layout
+    assert (settings["latent_scaling"] == "fitted") == specimen.fitted
+    planes = LatentLayout.read(settings["latent_layout"]).unpack(latents)
+    assert planes.ndim == pictures.ndim + 1  # frames are an axis of both, or of neither
+    down = pictures.shape[-2] / planes.shape[-1]
+    assert down.is_integer() and planes.shape[-2] * down == pictures.shape[-3]
+
+
+@each([specimen for specimen in ZOO if hasattr(getattr(diffusers, specimen.pipeline), "interrupt")])
+def test_a_frame_is_what_the_pipeline_shows_when_it_is_stopped_there(specimen):
+    pipe = _build(specimen)
+    with lv.Recorder(pipe, frames=None, on_step=lambda step: recorder.stop()) as recorder:
+        own, _ = run(pipe, specimen.arguments())
+    stopped, (_, whole) = recorder.trajectory, shown(specimen)
+    assert len(stopped) == 1 and stopped.status == "interrupted"
+    assert np.array_equal(stopped.latents, whole.latents[:2])
+    if whole.settings["noise_schedule"] == "variance exploding":
+        return  # its latents are brought to another scale before they are shown
+    frame = whole.frames["x0"][0] if specimen.shows_x0 else whole.frames["latents"][1]
+    # It was decoded together with other steps' latents, which rounds otherwise.
+    assert np.abs(frame - (own * 255).round()).max() <= 1
