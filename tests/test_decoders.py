@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import torch
 from pipelines import build_pipeline, call_arguments, use_scheduler
-from zoo import autoencoder, flow_autoencoder
+from zoo import ZOO, autoencoder, flow_autoencoder
 
 import ldm_viz as lv
 from ldm_viz.capture import RecordingWarning, decoders, linear, scaling
@@ -322,3 +322,50 @@ def test_pictures_after_the_pipeline_is_gone():
     gc.collect()
     assert unet() is None, "of the pipeline only the decoder is kept"
     assert np.array_equal(trajectory.frames["latents"][-1], trajectory.images)
+
+
+@pytest.mark.parametrize(("frames", "chunk"), [(3, 2), (5, 3), (4, 4)])
+def test_frames_that_are_decoded_in_chunks(frames, chunk):
+    """With Stable Video Diffusion each chunk is told how many frames it has."""
+    specimen = next(s for s in ZOO if s.pipeline == "StableVideoDiffusionPipeline")
+    pipe = specimen.build()
+    given = specimen.arguments() | {"num_frames": frames, "decode_chunk_size": chunk}
+    with lv.Recorder(pipe) as recorder:
+        pipe(**given)
+    trajectory = recorder.trajectory
+    assert trajectory.frames["x0"].shape[1:3] == (1, frames)
+    assert np.array_equal(trajectory.frames["latents"][-1], trajectory.images)
+    shown = trajectory.frames["latents"][1, 0]
+    planes = np.swapaxes(trajectory.latents[1], 0, 1)[:, 0] / np.sqrt(1 + trajectory.sigmas[1] ** 2)
+    factor = pipe.vae.config.scaling_factor
+    parts = torch.tensor(planes.astype(np.float32) / factor).split(chunk)
+    with torch.no_grad():
+        made = torch.cat([pipe.vae.decode(part, num_frames=len(part)).sample for part in parts])
+    expected = ((made / 2 + 0.5).clamp(0, 1) * 255).round().permute(0, 2, 3, 1).numpy()
+    assert np.abs(shown - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "KandinskyV22Pipeline",
+        "StableCascadeDecoderPipeline",
+        "Flux2KleinPipeline",
+        "FluxPipeline",
+        "QwenImagePipeline",
+        "StableVideoDiffusionPipeline",
+    ],
+)
+def test_a_run_that_decodes_nothing_is_decoded_by_what_its_parts_say(name):
+    specimen = next(s for s in ZOO if s.pipeline == name)
+    pipe, given = specimen.build(), specimen.arguments()
+    with lv.Recorder(pipe) as recorder:
+        pipe(**given, **{} if "output_type" in given else {"output_type": "np"})
+    seen = recorder.trajectory
+    scaling._seen.clear()
+    with lv.Recorder(pipe) as recorder:
+        pipe(**specimen.arguments() | {"output_type": "latent"})
+    guessed = recorder.trajectory
+    assert "recording_faults" not in guessed.settings
+    difference = np.asarray(seen.frames["x0"]).astype(int) - guessed.frames["x0"]
+    assert np.abs(difference).max() <= 1

@@ -13,6 +13,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from pipelines import build_pipeline, call_arguments, use_scheduler
+from zoo import ZOO
 
 import ldm_viz as lv
 from ldm_viz.capture import RecordingWarning, decoders, hooks
@@ -533,3 +534,33 @@ def test_a_recorder_says_what_it_holds():
     with recorder:
         pipe("a cat", num_inference_steps=1)
     assert repr(recorder) == "Recorder of StableDiffusionPipeline: 1 run recorded"
+
+
+def chain(**changes):
+    specimen = next(s for s in ZOO if s.pipeline == "KandinskyV22CombinedPipeline")
+    return specimen.build(), specimen.arguments() | changes
+
+
+def test_each_stage_of_a_chain_is_told_step_by_step():
+    pipe, given = chain()
+    seen = []
+    with lv.Recorder(pipe, on_step=lambda live: seen.append((live.step, live.steps))) as recorder:
+        pipe(**given)
+    prior, decoder = recorder.trajectories
+    counts = [len(prior), len(decoder)]
+    assert seen == [(step, count) for count in counts for step in range(count)]
+    assert recorder.trajectory is decoder and prior.images is None and not prior.frames
+    assert prior.settings["loops"] == 2 and decoder.settings["loop"] == 1
+
+
+@pytest.mark.parametrize("output", [None, "images", ["images", "latents"]])
+def test_modular_pipelines_tell_their_settings_and_give_their_pictures(output):
+    specimen = next(s for s in ZOO if s.pipeline == "ZImageAutoBlocks")
+    pipe, given = specimen.build(), specimen.arguments()
+    given |= {} if output is None else {"output": output}
+    with lv.Recorder(pipe) as recorder:
+        pipe(**given)
+    trajectory = recorder.trajectory
+    assert trajectory.settings["num_inference_steps"] == len(trajectory)
+    assert trajectory.settings["seed"] == 5
+    assert np.array_equal(trajectory.frames["latents"][-1], trajectory.images)

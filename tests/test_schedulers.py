@@ -494,8 +494,6 @@ def run_twice(pipe, *arguments):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_scheduler(case):
-    if case.name in ("DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler"):
-        pytest.importorskip("torchsde")
     trajectory, (latents, levels) = run_twice(
         Pipeline(Oracle(case.predicts), case.scheduler()), case
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,11 @@ def is_autoencoder(component: Any) -> bool:
     return isinstance(component, torch.nn.Module) and callable(getattr(component, "decode", None))
 
 
+def unwrapped(module: Any) -> Any:
+    """The module that a compiled one was made of."""
+    return getattr(module, "_orig_mod", module)
+
+
 def channels_of(vae: Any) -> int | None:
     """Channels of an autoencoder's latents, where it says."""
     for name in ("latent_channels", "z_dim"):
@@ -26,8 +32,12 @@ def channels_of(vae: Any) -> int | None:
 
 
 def decodes_videos(vae: Any) -> bool:
-    """Whether it decodes videos: its convolutions have a third dimension."""
-    return any(weights.ndim == 5 for weights in vae.parameters())
+    """Whether it takes whole videos: it has convolutions of three dimensions.
+
+    One that must be told how many frames there are takes them one after the other.
+    """
+    told = "num_frames" in inspect.signature(vae.decode).parameters
+    return not told and any(weights.ndim == 5 for weights in vae.parameters())
 
 
 def execution_device(module: Any) -> torch.device:

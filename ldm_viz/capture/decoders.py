@@ -25,7 +25,7 @@ METHODS = ("exact", "linear")
 
 # Pixels decoded together. On an accelerator two 512 × 512 pictures, which take about 2 GiB in Stable
 # Diffusion's decoder. A processor gains nothing by more than fills its cores, and loses its caches.
-_PIXELS_AT_ONCE = {"cpu": 1 << 14, "": 1 << 19}
+_PIXELS_AT_ONCE = {"cpu": 1 << 16, "": 1 << 19}
 _LINEAR_PIXELS = 1 << 22
 _SMALL_LATENTS = 1 << 15  # pixels of latents, for a small autoencoder or a function
 
@@ -99,14 +99,20 @@ class _Exact(Decoder):
     def __init__(self, pipe: Any, trajectory: Trajectory, decoding: Any) -> None:
         self._decoding: Decoding = decoding
         self._calls = decoding.calls
-        self.whole_batches = decoding.takes_one_run
+        self._chunks = decoding.chunks
+        self.whole_batches = decoding.takes_one_run or bool(self._chunks)
         # Offloaded models come and go by the pipeline's hooks; else the rest of it is not needed.
         self._pipe = pipe if getattr(pipe, "_all_hooks", None) else None
         self._batch = trajectory.batch_size
         self._images = trajectory.images
-        # Those with a scaling factor give values from -1 to 1, as all of Stable Diffusion's kin.
-        known = hasattr(decoding.vae.config, "scaling_factor") or trajectory.images is None
-        self._in_unit_range: bool | None = False if known else None
+        # Those with a scaling factor give values from -1 to 1, as all of Stable Diffusion's kin;
+        # Würstchen's, which has a scale instead, from 0 to 1.
+        config = decoding.vae.config
+        self._in_unit_range: bool | None = None
+        if hasattr(config, "scaling_factor") or trajectory.images is None:
+            self._in_unit_range = hasattr(config, "scale_factor") and not hasattr(
+                config, "scaling_factor"
+            )
         pixels = math.prod(_planes_shape(trajectory, decoding.layout)[1:])
         pixels *= _picture_scale(pipe, decoding.calls, decoding.layout) ** 2
         if decoding.calls:
@@ -117,11 +123,19 @@ class _Exact(Decoder):
     def decode(self, latents: np.ndarray) -> np.ndarray:
         with self._ready() as device:
             given = self._decoding.prepare(torch.tensor(latents, device=device))
-            how = self._decoding
-            image = decoded(how.vae, given, how.args, how.kwargs)
+            vae = self._decoding.vae
+            images = [decoded(vae, part, a, kw) for part, a, kw in self._parts(given)]
+            image = torch.cat(images) if len(images) > 1 else images[0]
             if self._in_unit_range is None:
                 self._compare_with_images(device)
             return self._shown(image, len(latents), bool(self._in_unit_range))
+
+    def _parts(self, given: torch.Tensor) -> Iterator[tuple[torch.Tensor, tuple, dict[str, Any]]]:
+        """What is decoded in one call each, with its arguments: all, or chunks as in the run."""
+        how: list[Any] = self._chunks or [self._decoding]
+        sizes = [len(call.latents) for call in self._chunks] or [len(given)]
+        for part, one in zip(given.split(sizes), how, strict=True):
+            yield part, one.args, frozen_generators(one.kwargs)
 
     def decode_last(self, latents: np.ndarray) -> np.ndarray:
         if not self._calls:

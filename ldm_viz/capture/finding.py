@@ -11,10 +11,10 @@ import torch
 
 from ..latent_layouts import LatentLayout, guess_layout, known_layouts
 from ..trajectory import Trajectory
-from .autoencoders import channels_of, is_autoencoder
+from .autoencoders import channels_of, is_autoencoder, unwrapped
 from .calls import DecoderCall
 from .predictions import TOKENS
-from .scaling import Decoding, guess_decoding, learn_decoding
+from .scaling import Decoding, as_they_are, guess_decoding, learn_decoding
 
 
 def find_decoding(
@@ -77,7 +77,8 @@ def run_layout(trajectory: Trajectory) -> LatentLayout | None:
 def _autoencoders(pipe: Any) -> list[Any]:
     held = [pipe, *(v for v in vars(pipe).values() if hasattr(v, "components"))]
     parts = [part for owner in held for part in vars(owner).values()]
-    return list({id(part): part for part in parts if is_autoencoder(part)}.values())
+    found = [unwrapped(part) for part in parts if is_autoencoder(part)]
+    return list({id(part): part for part in found}.values())
 
 
 def _picture_size(trajectory: Trajectory, pipe: Any = None) -> tuple[int, int] | None:
@@ -102,6 +103,9 @@ def _as_pipelines_do(
         and bool(getattr(vae.config, "force_upcast", False))
         and hasattr(pipe, "upcast_vae")
     )
+    if unwrapped(getattr(pipe, "movq", None)) is vae:  # Kandinsky's, whose configuration misleads
+        kwargs = {"force_not_quantize": True, "return_dict": False}
+        guessed = replace(guessed, unscale=as_they_are, scaling="as they are", kwargs=kwargs)
     channels_last = trajectory.settings.get("memory_format") == "channels_last"
     return replace(
         guessed,

@@ -52,6 +52,7 @@ def _decode_examples(decoding: Decoding, planes: torch.Tensor) -> torch.Tensor:
     vae = decoding.vae
     given = _as_taken(decoding, decoding.unscaled(_like_run(decoding, planes)))
     args, kwargs = ((), {}) if decoding.takes_one_run else (decoding.args, decoding.kwargs)
+    kwargs = {name: 1 if name == "num_frames" else value for name, value in kwargs.items()}
     pictures = decoded(vae, given.to(vae.dtype), args, kwargs).float()
     pictures = pictures.unflatten(0, (len(planes), -1))[:, 0]  # of a video the first frame
     colours = interpolate(pictures.clamp(-1, 1), planes.shape[-2:], mode="area")

@@ -19,7 +19,7 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 
 from ..trajectory import Trajectory
 from . import predictions
-from .autoencoders import is_autoencoder
+from .autoencoders import is_autoencoder, unwrapped
 from .calls import (
     DecoderCall,
     Step,
@@ -93,6 +93,7 @@ class Run:
         self._stepping = False
         self._decoding = False
         self._has_callback = False
+        self._untold: Loop | None = None  # its last step has not reached on_step yet
         self._stages = [pipe, *(v for v in vars(pipe).values() if isinstance(v, DiffusionPipeline))]
         self._began = time.perf_counter()
 
@@ -124,12 +125,13 @@ class Run:
                     stack.enter_context(patched(type(module), "__call__", wrap_model))
                     self._models.add(id(module))
             with self.guarded("listening to the decoder"):
-                for vae in self._components(is_autoencoder):
+                for vae in map(unwrapped, self._components(is_autoencoder)):
                     owner = definer((vae, *type(vae).__mro__), "decode")
                     stack.enter_context(patched(owner, "decode", decode_wrapper(vae, owner)))
             stack.enter_context(activated(self))
             stack.callback(self.storage.forget_originals)
             yield
+            self._tell_untold()
 
     def _components(self, wanted: Callable[[Any], bool]) -> list[Any]:
         held = [value for stage in self._stages for value in vars(stage).values()]
@@ -207,7 +209,13 @@ class Run:
             loop.carried = self.storage.keep(latents)
         self._after_step(loop)
 
+    def _tell_untold(self) -> None:
+        """Tells of a step after which no callback came: that of a stage which was given none."""
+        if self._untold is not None:
+            self._after_step(self._untold)
+
     def _after_step(self, loop: Loop) -> None:
+        self._untold = None
         if self.stop_requested:
             self.pipe._interrupt = True
         if self.on_step is None:
@@ -225,7 +233,8 @@ class Run:
             self.on_step(live)
 
     def _expected_steps(self, loop: Loop) -> int | None:
-        expected = getattr(self.pipe, "num_timesteps", None)
+        own = loop.scheduler is getattr(self.pipe, "scheduler", None)
+        expected = getattr(self.pipe, "num_timesteps", None) if own else None
         if isinstance(expected, int):
             return expected
         return None if loop.timesteps is None else len(loop.timesteps)
@@ -308,6 +317,7 @@ class Run:
         sample: torch.Tensor,
         token_timesteps: Any,
     ) -> _Input:
+        self._tell_untold()
         self.storage.make_room()
         self._stepped = True
         return _Input(
@@ -367,6 +377,7 @@ class Run:
         if len(loop.events) == 1 and self.on_size is not None:
             with self.guarded("estimating the size"):
                 self.on_size(loop, self._expected_steps(loop))
+        self._untold = loop
         if not self._has_callback:
             self._after_step(loop)
 
@@ -382,7 +393,7 @@ class Run:
             error: What it raised, if it did.
 
         Yields:
-            Each with what was decoded when it had ended, and after other loops that took turns with it.
+            Each with what was decoded when it had ended, or when others had that took turns with it.
         """
         settings: dict[str, Any] = {}
         with self.guarded("reading the settings"):
@@ -390,8 +401,7 @@ class Run:
         several = len(self.loops) > 1
         for position, loop in enumerate(self.loops):
             own = settings | ({"loop": position, "loops": len(self.loops)} if several else {})
-            others = [other for other in self.loops if other is not loop]
-            calls = [call for one in (loop, *others) for call in one.decoder_calls]
+            calls = loop.decoder_calls or [c for one in self.loops for c in one.decoder_calls]
             with self.guarded("making the trajectory"):
                 status, why = self._status(loop, error)
                 trajectory = assemble(
@@ -409,7 +419,8 @@ class Run:
 
     def _status(self, loop: Loop, error: BaseException | None) -> tuple[str, str]:
         done, expected = len(loop.events), self._expected_steps(loop)
-        if error is not None:
+        before = loop is not self._current and expected is not None and done >= expected
+        if error is not None and not before:
             said = f"{type(error).__name__}: {error}".rstrip(": ")
             status = "failed" if isinstance(error, Exception) else "interrupted"
             return status, f"{said} (after {done} steps)"

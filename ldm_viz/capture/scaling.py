@@ -8,6 +8,7 @@ pipeline handed to its decoder. Only where nothing was decoded must the configur
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
@@ -79,6 +80,25 @@ def _standardised_alone(latents: torch.Tensor, vae: Any) -> torch.Tensor | None:
     return latents * std + mean
 
 
+def _batch_normalised(latents: torch.Tensor, vae: Any) -> torch.Tensor | None:
+    """Undoes a batch norm of packed latents, whose channels are the places of 2 × 2 patches."""
+    norm, channels = getattr(vae, "bn", None), latents.shape[1]
+    mean, variance = (getattr(norm, name, None) for name in ("running_mean", "running_var"))
+    if mean is None or variance is None or latents.ndim != 4 or len(mean) != 4 * channels:
+        return None
+    height, width = latents.shape[-2:]
+    if height % 2 or width % 2:
+        return None
+    std = torch.sqrt(variance + vae.config.batch_norm_eps)
+    std, mean = (
+        values.to(latents.device, latents.dtype)
+        .view(channels, 2, 2)
+        .repeat(1, height // 2, width // 2)
+        for values in (std, mean)
+    )
+    return latents * std + mean
+
+
 def _shifted(latents: torch.Tensor, vae: Any) -> torch.Tensor | None:
     factor, shift = _factor(vae), _config(vae, "shift_factor")
     return None if factor is None or not shift else latents / factor + shift
@@ -99,17 +119,19 @@ def _multiplied(latents: torch.Tensor, vae: Any) -> torch.Tensor | None:
     return None if factor is None else factor * latents
 
 
-def _as_they_are(latents: torch.Tensor, vae: Any) -> torch.Tensor | None:
+def as_they_are(latents: torch.Tensor, vae: Any) -> torch.Tensor | None:
+    """No scaling at all."""
     return latents
 
 
 # One line a family. Without a decoded picture to compare with, the first that applies is taken.
 _TABLE: dict[str, Unscale] = {
+    "batch normalised": _batch_normalised,
     "standardised": _standardised,
     "shifted": _shifted,
     "divided": _divided,
     "multiplied": _multiplied,
-    "as they are": _as_they_are,
+    "as they are": as_they_are,
     "standardised, by the reciprocal": _standardised_by_reciprocal,
     "divided, then standardised": _standardised_after_factor,
     "standardised, with no factor": _standardised_alone,
@@ -203,6 +225,12 @@ class Decoding:
         return self.dtype or self.vae.dtype
 
     @property
+    def chunks(self) -> list[DecoderCall]:
+        """The calls that a batch's frames are decoded in, where one is not like the other."""
+        alike = len({(len(c.latents), str(c.args), str(c.kwargs)) for c in self.calls}) <= 1
+        return [] if alike or self.form != "batch of frames" else list(self.calls)
+
+    @property
     def takes_one_run(self) -> bool:
         """Whether ``decode`` is given tensors that belong to the run's own batch."""
         given = itertools.chain(self.args, self.kwargs.values())
@@ -244,7 +272,7 @@ def learn_decoding(
             base = Decoding(
                 vae=call.vae,
                 layout=layout,
-                unscale=_as_they_are,
+                unscale=as_they_are,
                 scaling="fitted",
                 form=form,
                 loop_dtype=dtype,
@@ -306,7 +334,11 @@ def guess_decoding(
         form = "batch of frames" if layout.is_video else "video of one frame"
     for name, unscale in _TABLE.items():
         if unscale(torch.zeros(planes.shape), vae) is not None:
-            return Decoding(vae, layout, unscale, name, form=form)
+            kwargs: dict[str, Any] = {"return_dict": False}
+            frames = inspect.signature(vae.decode).parameters.get("num_frames")
+            if frames is not None and frames.default is frames.empty:
+                kwargs["num_frames"] = planes.shape[2] if planes.ndim == 5 else 1
+            return Decoding(vae, layout, unscale, name, form=form, kwargs=kwargs)
     return None
 
 

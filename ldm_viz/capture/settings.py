@@ -47,7 +47,10 @@ def describe_call(pipe: Any, call: Any, args: tuple, kwargs: dict[str, Any]) -> 
     """
     bound = inspect.signature(call).bind_partial(pipe, *args, **kwargs)
     bound.apply_defaults()
-    given = bound.arguments
+    given = dict(bound.arguments)
+    for name, parameter in inspect.signature(call).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:  # modular pipelines take all that way
+            given |= given.pop(name, {})
     settings: dict[str, Any] = {"pipeline": type(pipe).__name__}
     settings |= {name: given[name] for name in _ARGUMENTS if given.get(name) is not None}
     seed = _seed(given.get("generator"))
@@ -80,14 +83,23 @@ def picture_array(output: Any, output_type: Any, batch: int) -> np.ndarray | Non
     """
     if output is None or output_type == "latent":
         return None
-    images = getattr(output, "images", None)
-    images = getattr(output, "frames", None) if images is None else images
-    if images is None and isinstance(output, tuple) and output:
-        images = output[0]
-    pictures = _as_array(images)
+    pictures = _as_array(_images_of(output))
     if pictures is None or pictures.ndim not in (4, 5):
         return None
     return pictures if len(pictures) == batch and pictures.shape[-1] == 3 else None
+
+
+def _images_of(output: Any) -> Any:
+    """The pictures among what a pipeline returned: an object, a dictionary, a tuple, or just them."""
+    if isinstance(output, list | np.ndarray | torch.Tensor):
+        return output
+    if isinstance(output, tuple):
+        return output[0] if output else None
+    for name in ("images", "frames", "videos"):
+        found = output.get(name) if isinstance(output, dict) else getattr(output, name, None)
+        if found is not None:
+            return found
+    return None
 
 
 def _as_array(images: Any) -> np.ndarray | None:

@@ -520,7 +520,6 @@ TRANSFORMERS = (
         _flux2,
         calling(pair(5, 16), height=16, width=32),
         layout="packed 2×2",
-        fitted=True,
         returned=_unnormalised,
     ),
     Specimen(
