@@ -15,7 +15,7 @@ from ..latent_layouts import LatentLayout
 from ..trajectory import Trajectory
 from .autoencoders import aside, decoded, execution_device, frames_first
 from .calls import DecoderCall, frozen_generators
-from .finding import find_decoding, holds_pixels, run_layout, why_not
+from .finding import holds_pixels, run_layout, why_not
 from .hooks import activated
 from .linear import enlarging, linear_map
 from .scaling import Decoding
@@ -60,16 +60,21 @@ class Decoder:
 
 
 def make_decoder(
-    pipe: Any, trajectory: Trajectory, method: Any, calls: Sequence[DecoderCall]
+    pipe: Any, trajectory: Trajectory, method: Any, decoding: Decoding | None
 ) -> Decoder:
-    """What decodes a run's latents; the arguments are those of :func:`decode_frames`.
+    """What decodes a run's latents.
+
+    Args:
+        pipe: The pipeline.
+        trajectory: The run.
+        method: As :func:`decode_frames` takes it.
+        decoding: How its latents are decoded, if that is known.
 
     Raises:
         ValueError: The latents are not those of pictures, or of this pipeline's autoencoder.
     """
     if method == "exact" and holds_pixels(pipe, trajectory):
         return _Pixels(trajectory)
-    decoding = find_decoding(pipe, trajectory, calls)
     if decoding is None and method in METHODS:
         raise ValueError(why_not(pipe, trajectory))
     if method == "exact":

@@ -12,7 +12,9 @@ from ..trajectory import FrameSeries, Trajectory
 from ..trajectory.frames import FrameSource
 from .calls import DecoderCall
 from .decoders import METHODS, Decoder, make_decoder
+from .finding import find_decoding
 from .predictions import EXPLODING
+from .scaling import Decoding
 
 
 def check_method(frames: Any) -> None:
@@ -42,6 +44,7 @@ def decode_frames(
     *,
     progress: bool = True,
     calls: Sequence[DecoderCall] = (),
+    decoding: Decoding | None = None,
 ) -> Trajectory:
     """Returns the trajectory with a picture of the latents and of x0 for every step.
 
@@ -58,12 +61,14 @@ def decode_frames(
             the denoiser knows them, and returns ``(n, h, w, 3)`` uint8 or as many PIL pictures.
         progress: Whether decoding many shows a progress bar.
         calls: What the pipeline itself decoded at the end of this run, where that was seen.
+        decoding: How the latents are decoded, where that was found before.
 
     Raises:
         ValueError: The latents are not those of pictures, or of this pipeline's autoencoder.
     """
     check_method(method)
-    decoder = make_decoder(pipe, trajectory, method, calls)
+    decoding = decoding or find_decoding(pipe, trajectory, calls)
+    decoder = make_decoder(pipe, trajectory, method, decoding)
     sets = {"latents": _Latents(trajectory.latents, _scales(trajectory))}
     if trajectory.x0 is not None and len(trajectory):
         sets["x0"] = _Latents(trajectory.x0, None)

@@ -257,7 +257,12 @@ class Recorder:
             with run.guarded("decoding frames"):
                 show = self._shows_progress()
                 trajectory = decode_frames(
-                    self.pipe, trajectory, self._frames, progress=show, calls=recorded.calls
+                    self.pipe,
+                    trajectory,
+                    self._frames,
+                    progress=show,
+                    calls=recorded.calls,
+                    decoding=recorded.decoding,
                 )
         with run.guarded("looking for values that are not finite"):
             _tell_nonfinite(trajectory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import inspect
 from typing import Any
@@ -138,6 +139,7 @@ def _seed(generator: Any) -> Any:
     return None
 
 
+@functools.cache
 def _version(name: str) -> str:
     loaded = {"diffusers": diffusers, "torch": torch}.get(name)
     if loaded is not None:
