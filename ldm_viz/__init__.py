@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ldm_viz.capture import Recorder, RecordingError, add_scaling, estimate, record
+    from ldm_viz.capture import LiveStep, Recorder, RecordingError, add_scaling, estimate, record
     from ldm_viz.latent_layouts import add_layout
     from ldm_viz.tiny import load_joint_space, load_tiny
     from ldm_viz.trajectory import Step, Trajectory, TrajectoryFileError
@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Explorer",
+    "LiveStep",
     "Recorder",
     "RecordingError",
     "Step",
@@ -43,6 +44,7 @@ __all__ = [
 
 _HOMES = {
     "Explorer": ("ldm_viz.widgets", "Explorer"),
+    "LiveStep": ("ldm_viz.capture", "LiveStep"),
     "Recorder": ("ldm_viz.capture", "Recorder"),
     "RecordingError": ("ldm_viz.capture", "RecordingError"),
     "Step": ("ldm_viz.trajectory", "Step"),

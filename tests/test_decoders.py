@@ -369,3 +369,38 @@ def test_a_run_that_decodes_nothing_is_decoded_by_what_its_parts_say(name):
     assert "recording_faults" not in guessed.settings
     difference = np.asarray(seen.frames["x0"]).astype(int) - guessed.frames["x0"]
     assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("kept", "found"), [(slice(2, None), slice(2, None)), (slice(3), slice(3))]
+)
+def test_frames_that_only_condition_are_left_out(kept, found):
+    """As with Wan VACE, which puts reference pictures before the video and drops them again."""
+    vae = autoencoder(4)
+    latents = torch.randn(1, 4, 5, 8, 8, generator=torch.Generator().manual_seed(0))
+    given = latents[:, :, kept] / vae.config.scaling_factor
+    call = DecoderCall(vae, given, (), {"return_dict": False}, (1, 3, 3, 16, 16))
+    learned = scaling.learn_decoding(latents.numpy(), [call])
+    assert learned.exact and learned.frames == found
+    assert torch.equal(learned.prepare(latents), given)
+
+
+def test_latents_that_are_changed_after_the_loop_are_noticed(pipe):
+    plain = record(pipe)
+    assert "latent_note" not in plain.settings
+    call = DecoderCall(pipe.vae, torch.rand(1, 4, 8, 8), (), {"return_dict": False}, (1, 3, 16, 16))
+    decoding = find_decoding(pipe, plain, [call])
+    assert not decoding.follows and decoding.calls == (call,)
+    other = DecoderCall(pipe.vae, torch.rand(1, 4, 4, 4), (), {}, (1, 3, 8, 8))
+    decoding = find_decoding(pipe, plain, [other])
+    assert not decoding.follows and not decoding.calls
+
+
+def test_a_small_autoencoder_of_another_model(pipe):
+    tiny = diffusers.AutoencoderTiny(
+        encoder_block_out_channels=(8,), decoder_block_out_channels=(8,),
+        num_encoder_blocks=(1,), num_decoder_blocks=(1,), latent_channels=16,
+    )  # fmt: skip
+    with pytest.warns(RecordingWarning, match="16 channels; the run's have 4"):
+        trajectory = record(pipe, frames=tiny)
+    assert not trajectory.frames

@@ -460,7 +460,7 @@ def test_record_hands_over_what_it_has(pipe, unchanged):
     assert "2 steps recorded so far" in raised.value.__notes__[0]
     with pytest.raises(ValueError) as refused:
         lv.record(pipe, "a boat", height=3, width=3)
-    assert not hasattr(refused.value, "trajectory")
+    assert refused.value.trajectory is None
 
 
 @pytest.mark.parametrize("steps", [0, -1, 10**9, 2.5, "5", None, True, float("nan"), [4]])
@@ -564,3 +564,59 @@ def test_modular_pipelines_tell_their_settings_and_give_their_pictures(output):
     assert trajectory.settings["num_inference_steps"] == len(trajectory)
     assert trajectory.settings["seed"] == 5
     assert np.array_equal(trajectory.frames["latents"][-1], trajectory.images)
+
+
+def test_what_is_changed_after_the_loop_is_noted():
+    """Kandinsky 2.2 blends the picture to be inpainted in once more when its loop has ended."""
+    specimen = next(s for s in ZOO if s.pipeline == "KandinskyV22Pipeline")
+    pipe = specimen.build()
+
+    class Blending(type(pipe)):
+        def __call__(self, **given):
+            latents = super().__call__(**given | {"output_type": "latent"}).images
+            image = self.movq.decode(latents.flip(-1) ** 2, force_not_quantize=True)["sample"]
+            image = (image * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+            return (image.detach().numpy(),)
+
+    changed = Blending(**pipe.components)
+    changed.set_progress_bar_config(disable=True)
+    with lv.Recorder(changed) as recorder:
+        (picture,) = changed(**specimen.arguments())
+    trajectory = recorder.trajectory
+    assert "changed them afterwards" in trajectory.settings["latent_note"]
+    assert np.array_equal(trajectory.frames["latents"][-1], (picture * 255).round())
+
+
+def test_warnings_point_at_the_users_line(pipe):
+    class NoStep(type(pipe)):
+        def __call__(self):
+            return None
+
+    bare = NoStep(**pipe.components, requires_safety_checker=False)
+    expected = pytest.warns(RecordingWarning, match="Nothing was recorded: NoStep returned")
+    with expected as caught, lv.Recorder(bare):
+        bare()
+    assert caught[0].filename == __file__
+    with pytest.warns(RecordingWarning, match="Not told of every step: on_step: Boom") as caught:
+        lv.record(pipe, "x", num_inference_steps=1, on_step=boom, frames=None)
+    assert caught[0].filename == __file__
+
+
+def boom(live):
+    raise Boom(repr(live))
+
+
+def test_an_argument_that_the_call_refuses_is_no_fault_of_ours():
+    specimen = next(s for s in ZOO if s.pipeline == "KandinskyV22Pipeline")
+    pipe = specimen.build()
+    with lv.Recorder(pipe), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(TypeError, match="nope"):
+            pipe(nope=3)
+
+
+def test_seeds(pipe):
+    assert lv.record(pipe, "x", seed=np.int64(3), num_inference_steps=1).settings["seed"] == 3
+    for seed in (2**70, 1.5, True, "3"):
+        with pytest.raises(ValueError, match="at most 64 bits"):
+            lv.record(pipe, "x", seed=seed)

@@ -150,3 +150,22 @@ def test_a_large_recording_is_told_at_its_first_step(pipe, monkeypatch, capsys):
     assert "Recording 4 steps of 1 × 4×8×8: " in capsys.readouterr().err
     record(pipe, progress=False)
     assert "Recording" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"keep": "guidd"}, "keep may hold"),
+        ({"keep": ["nois"]}, "keep may hold"),
+        ({"num_inference_steps": 0}, "num_inference_steps must be a positive whole number, not 0"),
+        ({"height": 64.0}, "height must be"),
+        ({"batch": True}, "batch must be"),
+    ],
+)
+def test_estimates_check_what_they_are_asked(pipe, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        lv.estimate(pipe, **arguments)
+
+
+def test_an_estimate_for_latents_whose_shape_is_known(pipe):
+    assert lv.estimate(pipe, latent_shape=(16, 5, 8, 8), keep="latents").nbytes == 51 * 5120 * 4

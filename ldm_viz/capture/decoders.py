@@ -13,7 +13,7 @@ import torch
 
 from ..latent_layouts import LatentLayout
 from ..trajectory import Trajectory
-from .autoencoders import aside, decoded, execution_device, frames_first
+from .autoencoders import aside, channels_of, decoded, execution_device, frames_first
 from .calls import DecoderCall, frozen_generators
 from .finding import holds_pixels, run_layout, why_not
 from .hooks import activated
@@ -283,6 +283,12 @@ class _Given(_Planes):
 
     def _by_module(self, planes: torch.Tensor) -> np.ndarray:
         module, device = self._method, execution_device(self._method)
+        channels = channels_of(module)
+        if channels is not None and channels != planes.shape[1]:
+            raise ValueError(
+                f"This {type(module).__name__} decodes latents of {channels} channels; the run's have "
+                f"{planes.shape[1]}. Use the one that was made for this model."
+            )
         with aside(device):
             output = module.decode(planes.to(device, next(module.parameters()).dtype))
             return _pictures(output[0] if isinstance(output, tuple) else output.sample)
@@ -296,6 +302,7 @@ class _Given(_Planes):
         if made.dtype != np.uint8 or made.shape[:1] != planes.shape[:1] or made.shape[3:] != (3,):
             raise ValueError(
                 f"A function for frames must return uint8 pictures of shape ({len(planes)}, h, w, "
-                f"3), or as many PIL pictures; this one gave {made.dtype} of {made.shape}."
+                f"3), or as many PIL pictures; this one gave {made.dtype} of {made.shape}. Mend it and "
+                "decode what was recorded: ldm_viz.Recorder(pipe).decode(run, function)."
             )
         return made

@@ -51,10 +51,12 @@ def _with_calls(
     guessed: Decoding, calls: Sequence[DecoderCall], trajectory: Trajectory
 ) -> Decoding:
     """With what the pipeline did decode, though it does not follow from the last latents."""
+    if not calls:
+        return guessed
     planes = guessed.prepare(torch.from_numpy(np.array(trajectory.latents[-1])).float())
     given = [call.latents for call in calls]
-    if not given or sum(map(len, given)) != len(planes) or given[0].shape[1:] != planes.shape[1:]:
-        return guessed
+    if sum(map(len, given)) != len(planes) or given[0].shape[1:] != planes.shape[1:]:
+        return replace(guessed, follows=False)
     last = calls[-1]
     return replace(
         guessed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import operator
@@ -22,7 +23,7 @@ from tqdm.auto import tqdm
 
 from ..trajectory import Trajectory
 from .calls import DecoderCall
-from .estimates import estimate_run
+from .estimates import KEEP, checked_keep, estimate_run
 from .finding import find_decoding, holds_pixels, run_layout
 from .frames import check_method, decode_frames
 from .hooks import activated, active, definer, patched
@@ -32,8 +33,6 @@ from .scaling import Decoding
 from .settings import picture_array
 from .storage import MEMORY_BUDGET, Storage
 
-KEEP = ("latents", "x0", "noise_prediction")
-_ALL = (*KEEP, "guided")
 _WORTH_TELLING = 256 << 20  # bytes
 
 
@@ -96,12 +95,7 @@ class Recorder:
         folder: str | os.PathLike[str] | None = None,
     ) -> None:
         _check_pipeline(pipe)
-        names = [keep] if isinstance(keep, str) else list(keep)
-        unknown = [name for name in names if name not in _ALL]
-        if unknown:
-            raise ValueError(
-                f"keep may hold {', '.join(map(repr, _ALL))}; not {', '.join(map(repr, unknown))}."
-            )
+        names = checked_keep(keep)
         check_method(frames)
         if type(memory_budget) is not int or memory_budget < 0:
             raise ValueError(f"memory_budget must be a number of bytes, not {memory_budget!r}.")
@@ -224,6 +218,10 @@ class Recorder:
         finally:
             self._runs.remove(run)
         self._add(run, run.trajectories(call, args, kwargs), output)
+        if not run.loops and not run.faults:
+            name = type(self.pipe).__name__
+            with run.guarded("warning"):
+                _warn(f"Nothing was recorded: {_NO_STEP.format(name)}", RecordingWarning)
         return output
 
     def _add(
@@ -293,10 +291,11 @@ class Recorder:
 
     def _tell_faults(self, run: Run) -> None:
         if run.faults:
-            text = "Not all was recorded: " + "; ".join(run.faults)
+            theirs = all(fault.startswith("on_step: ") for fault in run.faults)
+            what = "Not told of every step: " if theirs else "Not all was recorded: "
             # Where warnings are errors, this one still must not reach the user's call.
             with run.guarded("warning"):
-                warnings.warn(text, RecordingWarning, stacklevel=4)
+                _warn(what + "; ".join(run.faults), RecordingWarning)
 
 
 @dataclass(frozen=True)
@@ -327,10 +326,10 @@ def _with_layout(trajectory: Trajectory, decoding: Decoding | None) -> Trajector
     settings = {**trajectory.settings, "latent_layout": layout.describe()}
     if decoding is not None:
         settings["latent_scaling"] = decoding.scaling
-    if decoding is not None and decoding.calls and not decoding.follows:
+    if decoding is not None and not decoding.follows:
         settings["latent_note"] = (
-            "what the pipeline decoded in the end is not its loop's last latents: it changed them "
-            "afterwards"
+            "what the pipeline decoded in the end does not follow from its loop's last latents: it "
+            "changed them afterwards"
         )
     return trajectory.replace(settings=settings)
 
@@ -338,12 +337,23 @@ def _with_layout(trajectory: Trajectory, decoding: Decoding | None) -> Trajector
 def _tell_nonfinite(trajectory: Trajectory) -> None:
     if trajectory.nonfinite:
         name, steps = min(trajectory.nonfinite.items(), key=lambda item: item[1][0])
-        warnings.warn(
+        _warn(
             f"Not all values of the run are finite: first {name} at step {steps[0]}. "
             "trajectory.nonfinite lists all.",
             NonFiniteWarning,
-            stacklevel=6,
         )
+
+
+_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
+_PASSED = (_PACKAGE, contextlib.__file__, os.path.join(os.path.dirname(torch.__file__), ""))
+
+
+def _warn(text: str, category: type[Warning]) -> None:
+    """Warns at the user's own line, which lies below our frames and those of decorators."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PASSED):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, category, stacklevel=level)
 
 
 def record(
@@ -386,7 +396,7 @@ def record(
         RecordingError: The pipeline is being recorded already, or went through no step that could
             be recorded.
         BaseException: What the run itself raised, ``KeyboardInterrupt`` included; the steps so far
-            are on it, as its ``trajectory``.
+            are on it, as its ``trajectory`` (None before the first).
 
     Example:
         >>> trajectory = ldm_viz.record(pipe, "a red star at night", seed=7, num_inference_steps=20)
@@ -400,8 +410,7 @@ def record(
     if "num_inference_steps" in call and not own_schedule:
         call["num_inference_steps"] = _checked_steps(pipe, call["num_inference_steps"])
     if seed is not None:
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ValueError(f"seed must be an integer, not {seed!r}.")
+        seed = _checked_seed(seed)
         if call.get("generator") is not None:
             raise ValueError("Give either seed or generator, not both.")
         call["generator"] = torch.Generator().manual_seed(seed)
@@ -420,26 +429,26 @@ def record(
         with recorder:
             pipe(**call)
     except BaseException as error:
-        if recorder.trajectory is not None:
-            _attach(error, recorder.trajectory)
+        _attach(error, recorder.trajectory)
         raise
     if recorder.trajectory is None:
-        raise RecordingError(
-            f"{type(pipe).__name__} returned without a step that could be recorded: nothing called "
-            "scheduler.step with tensors."
-        )
+        raise RecordingError(_NO_STEP.format(type(pipe).__name__))
     return recorder.trajectory
 
 
-def _attach(error: BaseException, trajectory: Trajectory) -> None:
+def _attach(error: BaseException, trajectory: Trajectory | None) -> None:
     try:
         error.trajectory = trajectory  # type: ignore[attr-defined]
     except AttributeError:
         return
-    steps = f"the {len(trajectory)} steps recorded so far"
-    error.add_note(f"ldm_viz: {steps} are in this exception's `trajectory`.")
+    if trajectory is not None:
+        steps = f"the {len(trajectory)} steps recorded so far"
+        error.add_note(f"ldm_viz: {steps} are in this exception's `trajectory`.")
 
 
+_NO_STEP = (
+    "{} returned without a step that could be recorded: nothing called scheduler.step with tensors."
+)
 _LEGACY = ("callback", "callback_steps")  # taken through **kwargs, and still heeded by some
 
 _lock = threading.Lock()
@@ -512,6 +521,16 @@ def _check_weights(pipe: Any) -> None:
                 f"The pipeline's {name} ({type(module).__name__}) has no weights: it is on the "
                 "meta device. Load it with from_pretrained, or by to_empty and load_state_dict."
             )
+
+
+def _checked_seed(seed: Any) -> int:
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -(2**64)
+    if isinstance(seed, bool) or not -(2**63) <= number < 2**64:
+        raise ValueError(f"seed must be an integer of at most 64 bits, not {seed!r:.40}.")
+    return number
 
 
 def _checked_steps(pipe: Any, steps: Any) -> int:

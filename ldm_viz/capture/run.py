@@ -38,7 +38,7 @@ CALLBACK = "callback_on_step_end"
 CALLBACK_INPUTS = "callback_on_step_end_tensor_inputs"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LiveStep:
     """What an ``on_step`` function is given after each step.
 
@@ -56,6 +56,10 @@ class LiveStep:
     timestep: Any
     latents: torch.Tensor
     x0: torch.Tensor | None
+
+    def __repr__(self) -> str:
+        timestep = predictions.as_number(self.timestep)
+        return f"LiveStep {self.step} of {self.steps}, timestep {timestep:g}"
 
 
 class Run:
@@ -396,6 +400,8 @@ class Run:
             Each with what was decoded when it had ended, or when others had that took turns with it.
         """
         settings: dict[str, Any] = {}
+        if not self.loops:  # and the arguments may be ones that the call refused
+            return
         with self.guarded("reading the settings"):
             settings = describe_call(self.pipe, call, args, kwargs)
         several = len(self.loops) > 1

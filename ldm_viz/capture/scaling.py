@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -173,6 +173,7 @@ class Decoding:
         scaling: Its line in the table, or ``"fitted"``.
         exact: Whether it was seen to give just what the pipeline decoded.
         follows: Whether what the pipeline decoded at the end follows from the last latents at all.
+        frames: Which of a video's latent frames are decoded, where some only condition the others.
         form: ``"planes"`` as they are, ``"batch of frames"``, or ``"video of one frame"``.
         loop_dtype: Of the latents in the loop.
         dtype: Of what is decoded; None for the autoencoder's own.
@@ -189,6 +190,7 @@ class Decoding:
     scaling: str
     exact: bool = False
     follows: bool = True
+    frames: slice = field(default_factory=lambda: slice(None))
     form: str = "planes"
     loop_dtype: torch.dtype | None = None
     dtype: torch.dtype | None = None
@@ -201,6 +203,7 @@ class Decoding:
     def prepare(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents ``(n, *latent)`` of the loop to what ``decode`` takes, in its own type."""
         planes = self.layout.unpack(latents.to(self.loop_dtype or latents.dtype))
+        planes = planes[:, :, self.frames] if self.layout.is_video else planes
         unscaled = self.unscaled(planes.to(self.working_dtype) if self.cast_first else planes)
         if self.form == "batch of frames":
             unscaled = unscaled.transpose(1, 2).flatten(0, 1)
@@ -265,15 +268,17 @@ def learn_decoding(
     loop = torch.from_numpy(np.array(latents)).to(given.device, dtype)
     fitted: list[tuple[float, Decoding]] = []
     for form, target in _forms(given, batch):
-        for layout in fitting_layouts(shape, tuple(target.shape[1:])):
+        for layout, frames in _candidates(shape, tuple(target.shape[1:])):
             if video is not None and layout.is_video != video:
                 continue
             planes = layout.unpack(loop)
+            planes = planes[:, :, frames] if layout.is_video else planes
             base = Decoding(
                 vae=call.vae,
                 layout=layout,
                 unscale=as_they_are,
                 scaling="fitted",
+                frames=frames,
                 form=form,
                 loop_dtype=dtype,
                 dtype=given.dtype,
@@ -296,6 +301,20 @@ def learn_decoding(
     if not fitted:  # a still of a video, or a picture shown as one
         return None if video is None else learn_decoding(latents, calls, dtype)
     return _remember(min(fitted, key=lambda pair: pair[0])[1], len(shape))
+
+
+def _candidates(
+    shape: tuple[int, ...], planes: tuple[int, ...]
+) -> Iterator[tuple[LatentLayout, slice]]:
+    """Layouts that fit, and with them those that do after some frames are left out at one end."""
+    yield from ((layout, slice(None)) for layout in fitting_layouts(shape, planes))
+    if len(shape) == len(planes) == 4:
+        channels, frames, *sides = planes
+        for more in sorted(set(shape)):
+            if more > frames:
+                for layout in fitting_layouts(shape, (channels, more, *sides)):
+                    yield layout, slice(more - frames, None)
+                    yield layout, slice(frames)
 
 
 def guess_decoding(

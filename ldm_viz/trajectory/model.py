@@ -87,8 +87,8 @@ class Trajectory:
             uint8, of videos ``(..., f, h, w, 3)``; may be empty. Latents are decoded in the
             variance-preserving scale. Each is an array or a :class:`FrameSeries`, which is indexed
             like one and makes a picture when it is looked at.
-        frames_source: ``"exact"`` (the pipeline's own decoder), ``"linear"`` (a least-squares map)
-            or ``""``.
+        frames_source: ``"exact"`` (the pipeline's own decoder), ``"linear"`` (a least-squares map),
+            ``"tiny"`` (a small autoencoder), ``"custom"`` (a function) or ``""``.
         images: ``(b, h, w, 3)`` uint8, of videos ``(b, f, h, w, 3)``, the pipeline's own output, or
             None.
         wall_times: ``(n,)`` float64, seconds since the run began, at the end of each step. On a
