@@ -235,7 +235,7 @@ def test_a_fault_of_on_step_does_not_stop_the_run(pipe, unchanged):
         "run.is_autoencoder",
         "run._is_denoiser",
         "run._is_scheduler",
-        "run._may_hold_branches",
+        "run.may_hold_branches",
         "run.frozen_generators",
         "run.memory_format",
         "run.assemble",

@@ -146,3 +146,49 @@ def _copy_generator(value: Any) -> Any:
     copy = torch.Generator(value.device)
     copy.set_state(value.get_state())
     return copy
+
+
+def tensors_of(output: Any) -> list[torch.Tensor]:
+    """The tensors of a model's output; a list of one for each sample, as one."""
+    if isinstance(output, torch.Tensor):
+        return [output]
+    members = output.values() if hasattr(output, "values") else output
+    if not isinstance(output, tuple | list) and not hasattr(output, "values"):
+        return []
+    found = []
+    for member in members:
+        if isinstance(member, torch.Tensor):
+            found.append(member)
+        elif isinstance(member, list) and _are_alike(member):
+            found.append(torch.stack(member))
+    return found
+
+
+def _are_alike(members: list[Any]) -> bool:
+    return bool(members) and all(
+        isinstance(member, torch.Tensor) and member.shape == members[0].shape for member in members
+    )
+
+
+def may_hold_branches(output: tuple[int, ...], model_output: torch.Tensor) -> bool:
+    """Whether an output of this shape has that of one or several of what the step was given.
+
+    Part of it may have been cut off: a predicted variance, a frame that is given.
+    """
+    wanted = tuple(model_output.shape)
+    found = without_ones(output, len(wanted))
+    return (
+        len(found) == len(wanted) >= 2
+        and found[0] % wanted[0] == 0
+        and all(f >= w for f, w in zip(found[1:], wanted[1:], strict=True))
+        and sum(f != w for f, w in zip(found[1:], wanted[1:], strict=True)) <= 1
+    )
+
+
+def without_ones(shape: tuple[int, ...], axes: int) -> tuple[int, ...]:
+    """A shape with axes of size 1 left out, beginning with the last, until it has so many axes."""
+    kept = list(shape)
+    for place in range(len(kept) - 1, 0, -1):
+        if len(kept) > axes and kept[place] == 1:
+            del kept[place]
+    return tuple(kept)

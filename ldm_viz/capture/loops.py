@@ -13,7 +13,7 @@ import torch
 from ..trajectory import Trajectory
 from . import predictions
 from .branches import Branches, tell_branches
-from .calls import DecoderCall
+from .calls import DecoderCall, without_ones
 from .settings import describe_scheduler
 from .storage import Kept, Storage
 
@@ -216,15 +216,6 @@ def _find_x0(
             return None, "", f"unknown: how samples of {name} relate to x0 ({why})"
         computed[place] = x0
     return computed, "computed", limits
-
-
-def without_ones(shape: tuple[int, ...], axes: int) -> tuple[int, ...]:
-    """A shape with axes of size 1 left out, beginning with the last, until it has so many axes."""
-    kept = list(shape)
-    for place in range(len(kept) - 1, 0, -1):
-        if len(kept) > axes and kept[place] == 1:
-            del kept[place]
-    return tuple(kept)
 
 
 class _Outputs(Sequence):

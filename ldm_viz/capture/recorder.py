@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
-import operator
 import os
 import sys
 import threading
@@ -13,15 +11,21 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
-import diffusers
 import torch
 from tqdm.auto import tqdm
 
 from ..trajectory import Trajectory
+from .arguments import (
+    check_names,
+    check_pipeline,
+    check_prompt,
+    check_weights,
+    checked_seed,
+    checked_steps,
+)
 from .calls import DecoderCall
 from .estimates import KEEP, checked_keep, estimate_run
 from .finding import find_decoding, holds_pixels, run_layout
@@ -94,7 +98,7 @@ class Recorder:
         memory_budget: int = MEMORY_BUDGET,
         folder: str | os.PathLike[str] | None = None,
     ) -> None:
-        _check_pipeline(pipe)
+        check_pipeline(pipe)
         names = checked_keep(keep)
         check_method(frames)
         if type(memory_budget) is not int or memory_budget < 0:
@@ -402,15 +406,15 @@ def record(
         >>> trajectory = ldm_viz.record(pipe, "a red star at night", seed=7, num_inference_steps=20)
         >>> trajectory.save("star.safetensors")
     """
-    _check_pipeline(pipe)
-    _check_prompt(prompt)
-    _check_names(pipe, call)
-    _check_weights(pipe)
+    check_pipeline(pipe)
+    check_prompt(prompt)
+    check_names(pipe, call)
+    check_weights(pipe)
     own_schedule = call.get("timesteps") is not None or call.get("sigmas") is not None
     if "num_inference_steps" in call and not own_schedule:
-        call["num_inference_steps"] = _checked_steps(pipe, call["num_inference_steps"])
+        call["num_inference_steps"] = checked_steps(pipe, call["num_inference_steps"])
     if seed is not None:
-        seed = _checked_seed(seed)
+        seed = checked_seed(seed)
         if call.get("generator") is not None:
             raise ValueError("Give either seed or generator, not both.")
         call["generator"] = torch.Generator().manual_seed(seed)
@@ -449,7 +453,6 @@ def _attach(error: BaseException, trajectory: Trajectory | None) -> None:
 _NO_STEP = (
     "{} returned without a step that could be recorded: nothing called scheduler.step with tensors."
 )
-_LEGACY = ("callback", "callback_steps")  # taken through **kwargs, and still heeded by some
 
 _lock = threading.Lock()
 _recorders: dict[int, Recorder] = {}
@@ -470,81 +473,3 @@ def _wrap_call(original: Any) -> Any:
             return original(self, *args, **kwargs)
 
     return __call__
-
-
-def _check_pipeline(pipe: Any) -> None:
-    # One after the other: looking up ModularPipeline imports much.
-    if isinstance(pipe, diffusers.DiffusionPipeline):
-        return
-    modular = getattr(diffusers, "ModularPipeline", None)
-    if modular is not None and isinstance(pipe, modular):
-        return
-    found = f"the class {pipe.__name__}" if isinstance(pipe, type) else f"a {type(pipe).__name__}"
-    raise TypeError(
-        f"Expected a diffusers pipeline, got {found}. Load one with "
-        "diffusers.DiffusionPipeline.from_pretrained(...) or ldm_viz.load_tiny()."
-    )
-
-
-def _check_prompt(prompt: Any) -> None:
-    if prompt is None or isinstance(prompt, str):
-        return
-    if isinstance(prompt, list) and prompt and all(isinstance(text, str) for text in prompt):
-        return
-    found = "an empty list" if prompt == [] else f"{prompt!r:.60}"
-    raise TypeError(f"prompt must be text or a list of texts, not {found}.")
-
-
-def _check_names(pipe: Any, call: Iterable[str]) -> None:
-    """Refuses what the pipeline does not take: many have a ``**kwargs`` that swallows it silently."""
-    parameters = inspect.signature(type(pipe).__call__).parameters
-    if not {"prompt", "num_inference_steps"} <= set(parameters):
-        return  # a pipeline that takes its inputs otherwise: it must judge itself
-    known = [name for name in parameters if name not in ("self", "args", "kwargs")]
-    for name in call:
-        if name in known or name in _LEGACY:
-            continue
-        parts = [n for n in known if name in n.split("_")]
-        near = (parts or get_close_matches(name, known, 1) or [""])[0]
-        hint = f"did you mean {near}?" if near else f"it takes {', '.join(known)}."
-        raise TypeError(f"{type(pipe).__name__} takes no argument {name!r}; {hint}")
-
-
-def _check_weights(pipe: Any) -> None:
-    for name, module in pipe.components.items():
-        if not isinstance(module, torch.nn.Module):
-            continue
-        if any(hasattr(part, "_hf_hook") for part in module.modules()):
-            continue  # offloaded: accelerate brings the weights when they are needed
-        if any(parameter.is_meta for parameter in module.parameters()):
-            raise ValueError(
-                f"The pipeline's {name} ({type(module).__name__}) has no weights: it is on the "
-                "meta device. Load it with from_pretrained, or by to_empty and load_state_dict."
-            )
-
-
-def _checked_seed(seed: Any) -> int:
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        number = -(2**64)
-    if isinstance(seed, bool) or not -(2**63) <= number < 2**64:
-        raise ValueError(f"seed must be an integer of at most 64 bits, not {seed!r:.40}.")
-    return number
-
-
-def _checked_steps(pipe: Any, steps: Any) -> int:
-    limit = 1000
-    config: Any = getattr(getattr(pipe, "scheduler", None), "config", None)
-    if hasattr(config, "get"):
-        limit = max(limit, config.get("num_train_timesteps") or 0)
-    try:
-        number = operator.index(steps)
-    except TypeError:
-        number = -1
-    if isinstance(steps, bool) or not 1 <= number <= limit:
-        raise ValueError(
-            f"num_inference_steps must be a whole number from 1 to {limit}, the steps the "
-            f"scheduler was trained with, not {steps!r:.40}."
-        )
-    return number

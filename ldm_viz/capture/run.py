@@ -25,12 +25,14 @@ from .calls import (
     Step,
     decode_wrapper,
     frozen_generators,
+    may_hold_branches,
     step_name,
     step_wrapper,
+    tensors_of,
     wrap_model,
 )
 from .hooks import activated, definer, patched
-from .loops import Event, Loop, assemble, memory_format, own_timesteps, without_ones
+from .loops import Event, Loop, assemble, memory_format, own_timesteps
 from .settings import describe_call
 from .storage import Kept, Storage
 
@@ -251,7 +253,7 @@ class Run:
         with self.guarded("reading the model's output"):
             if self._stepped:  # several steps may follow one call: of video and of sound
                 self._pending, self._stepped = [], False
-            self._pending += [(kind, self.storage.keep(value)) for value in _tensors(output)]
+            self._pending += [(kind, self.storage.keep(value)) for value in tensors_of(output)]
 
     def observe_decode(
         self, vae: Any, decode: Callable[[], Any], args: tuple, kwargs: dict[str, Any]
@@ -343,7 +345,7 @@ class Run:
         fitting = [
             (kind, output)
             for kind, output in self._pending
-            if _may_hold_branches(output, model_output)
+            if may_hold_branches(output.shape, model_output)
         ]
         for kind in {kind for kind, _ in self._pending}:
             used = any(kind is other for other, _ in fitting)
@@ -467,40 +469,3 @@ def _is_denoiser(component: Any) -> bool:
 
 
 _ENOUGH = 2  # steps after which a model that gave nothing to them is left alone
-
-
-def _tensors(output: Any) -> list[torch.Tensor]:
-    """The tensors of a model's output; a list of one for each sample, as one."""
-    if isinstance(output, torch.Tensor):
-        return [output]
-    members = output.values() if hasattr(output, "values") else output
-    if not isinstance(output, tuple | list) and not hasattr(output, "values"):
-        return []
-    found = []
-    for member in members:
-        if isinstance(member, torch.Tensor):
-            found.append(member)
-        elif isinstance(member, list) and _are_alike(member):
-            found.append(torch.stack(member))
-    return found
-
-
-def _are_alike(members: list[Any]) -> bool:
-    return bool(members) and all(
-        isinstance(member, torch.Tensor) and member.shape == members[0].shape for member in members
-    )
-
-
-def _may_hold_branches(output: Kept, model_output: torch.Tensor) -> bool:
-    """Whether a model's output has the shape of one or several of what the step was given.
-
-    Part of it may have been cut off: a predicted variance, a frame that is given.
-    """
-    wanted = tuple(model_output.shape)
-    found = without_ones(output.shape, len(wanted))
-    return (
-        len(found) == len(wanted) >= 2
-        and found[0] % wanted[0] == 0
-        and all(f >= w for f, w in zip(found[1:], wanted[1:], strict=True))
-        and sum(f != w for f, w in zip(found[1:], wanted[1:], strict=True)) <= 1
-    )
