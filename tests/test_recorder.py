@@ -245,6 +245,7 @@ def test_a_fault_of_on_step_does_not_stop_the_run(pipe, unchanged):
         "run.predictions.noise_level",
         "run.predictions.predict_x0",
         "loops.describe_scheduler",
+        "storage.Storage.bring_over",
         "storage.Storage.gather",
         "loops.tell_branches",
         "recorder.decode_frames",

@@ -217,11 +217,18 @@ def test_latents_are_those_of_the_loop():
     )
 
 
-def test_in_place_changes_are_seen():
+@pytest.mark.parametrize("way", ["torch", "data", "numpy"])
+def test_in_place_changes_are_seen(way):
     pipe = use_scheduler(pipeline(), diffusers.DDIMScheduler)
 
     def halve(pipe, step, timestep, tensors):
-        tensors["latents"].mul_(0.5)
+        latents = tensors["latents"]
+        if way == "torch":
+            latents.mul_(0.5)
+        elif way == "data":  # these two are not counted by torch
+            latents.data.mul_(0.5)
+        else:
+            latents.numpy()[:] *= 0.5
         return tensors
 
     trajectory = compare(pipe, call_arguments("text-to-image", callback_on_step_end=halve))

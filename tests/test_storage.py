@@ -71,6 +71,8 @@ def test_what_is_brought_over_is_let_go(tmp_path):
         storage.make_room()
         kept.append(storage.keep(tensor))
     assert [item.tensor is None for item in kept] == [True, True, True, False, False]
+    storage.bring_over()
+    assert all(item.tensor is None for item in kept)
     assert np.array_equal(storage.gather(kept)[:, 0], np.arange(5))
 
 

@@ -199,6 +199,7 @@ class Run:
                     tensors.pop("latents", None)
                 with activated(None):  # what the user runs in there is not this run
                     result = theirs(pipe, step, timestep, tensors)
+                self.storage.forget_originals()
             with self.guarded("reading the latents after a callback"):
                 if hasattr(result, "get"):
                     latents = result.get("latents", latents)
@@ -404,6 +405,9 @@ class Run:
         settings: dict[str, Any] = {}
         if not self.loops:  # and the arguments may be ones that the call refused
             return
+        if self.storage.folder is None:
+            with self.guarded("bringing tensors over"):
+                self.storage.bring_over()
         with self.guarded("reading the settings"):
             settings = describe_call(self.pipe, call, args, kwargs)
         several = len(self.loops) > 1

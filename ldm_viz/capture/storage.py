@@ -85,7 +85,12 @@ class Storage:
         if self._bytes <= self.budget:  # others were let go
             self._waiting = [weakref.ref(kept) for kept in waiting]
             return
+        self.bring_over()
+
+    def bring_over(self) -> None:
+        """Brings over all that waits."""
         self._seen.clear()
+        waiting = [kept for kept in (known() for known in self._waiting) if kept is not None]
         for kept in waiting:
             values = to_array(kept.tensor)
             kept.array = values
@@ -97,7 +102,7 @@ class Storage:
         self._bytes = 0
 
     def forget_originals(self) -> None:
-        """Lets go of the loop's own tensors."""
+        """Lets go of the loop's own tensors, which may be written to in ways that do not count."""
         self._seen.clear()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
