@@ -363,7 +363,7 @@ def guess_decoding(
 
 def _remember(found: Decoding, axes: int) -> Decoding:
     if not found.takes_one_run:
-        kept = replace(found, calls=(), vae=None, kwargs=_plain(found.kwargs))
+        kept = replace(found, calls=(), vae=None, kwargs=_plain(found.kwargs), frames=slice(None))
         _seen.setdefault(found.vae, {})[axes] = kept
     return found
 
