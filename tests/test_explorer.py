@@ -440,3 +440,8 @@ def test_every_listener_is_tied_to_a_signal():
         call = text[match.start() : end]
         abort = text[: match.start()].endswith("signal")
         assert abort or re.search(r"\{ signal \},?\s*\)$", call), call[:120]
+
+
+def test_a_page_into_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere to write run.html"):
+        lv.explore(make_trajectory(2)).to_html(tmp_path / "nowhere" / "run.html")

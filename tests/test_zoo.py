@@ -114,7 +114,9 @@ def test_the_last_frame_is_the_pipelines_own_picture(specimen):
     assert np.array_equal(trajectory.images, pictures)
     if specimen.values == "tokens":
         assert not trajectory.frames, "those still masked stand for no picture"
+        assert "do not fit the pipeline's VQModel" in trajectory.settings["frames_note"]
         return
+    assert "frames_note" not in trajectory.settings
     assert np.array_equal(trajectory.frames["latents"][-1], pictures)
     assert trajectory.frames["x0"].shape == (len(trajectory), *pictures.shape)
     # Not only the last, whose decoding was watched: the others by the rule that was found.

@@ -28,7 +28,7 @@ from .arguments import (
 )
 from .calls import DecoderCall
 from .estimates import KEEP, checked_keep, estimate_run
-from .finding import find_decoding, holds_pixels, run_layout
+from .finding import find_decoding, holds_pixels, run_layout, why_not
 from .frames import check_method, decode_frames
 from .hooks import activated, active, definer, patched
 from .loops import Loop
@@ -255,7 +255,8 @@ class Recorder:
         trajectory = recorded.shown if shown else recorded.trajectory
         with run.guarded("noting the layout of the latents"):
             trajectory = _with_layout(trajectory, recorded.decoding)
-        if shown and self._frames is not None and self._can_decode(trajectory, recorded.decoding):
+        shown &= self._frames is not None
+        if shown and self._can_decode(trajectory, recorded.decoding):
             with run.guarded("decoding frames"):
                 show = self._shows_progress()
                 trajectory = decode_frames(
@@ -266,6 +267,10 @@ class Recorder:
                     calls=recorded.calls,
                     decoding=recorded.decoding,
                 )
+        elif shown:
+            with run.guarded("saying why there are no frames"):
+                note = {"frames_note": why_not(self.pipe, trajectory)}
+                trajectory = trajectory.replace(settings={**trajectory.settings, **note})
         with run.guarded("looking for values that are not finite"):
             _tell_nonfinite(trajectory)
         if run.faults and trajectory.settings.get("recording_faults") != run.faults:

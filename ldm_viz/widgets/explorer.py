@@ -224,6 +224,10 @@ class Explorer(anywidget.AnyWidget):
         if path is None:
             return text
         target = Path(path)
+        if not target.parent.is_dir():
+            raise FileNotFoundError(
+                f"there is no folder {target.parent} to write {target.name} into"
+            )
         target.write_text(text, encoding="utf-8", newline="\n")
         return target
 
