@@ -404,3 +404,15 @@ def test_a_small_autoencoder_of_another_model(pipe):
     with pytest.warns(RecordingWarning, match="16 channels; the run's have 4"):
         trajectory = record(pipe, frames=tiny)
     assert not trajectory.frames
+
+
+@pytest.mark.parametrize(
+    ("video", "name"), [(True, "video"), (False, "one frame"), (None, "one frame")]
+)
+def test_a_video_of_one_frame_is_what_the_pipeline_returned(video, name):
+    vae = autoencoder(4)
+    latents = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    given = latents[:, :, 0] / vae.config.scaling_factor
+    learned = scaling.learn_decoding(latents.numpy(), calls_of(vae, given), video=video)
+    assert learned.exact and learned.layout.name == name
+    assert torch.equal(learned.prepare(latents), given)

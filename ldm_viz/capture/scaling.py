@@ -385,10 +385,10 @@ def _forms(given: torch.Tensor, batch: int) -> list[tuple[str, torch.Tensor]]:
     if given.ndim == 5 and len(given) == batch:
         one = [("video of one frame", given[:, :, 0])] if given.shape[2] == 1 else []
         return [*one, ("planes", given)]
-    if given.ndim == 4 and len(given) == batch:
-        return [("planes", given)]
     if given.ndim == 4 and len(given) % batch == 0:
-        return [("batch of frames", given.unflatten(0, (batch, -1)).transpose(1, 2))]
+        one = [("planes", given)] if len(given) == batch else []
+        frames = given.unflatten(0, (batch, -1)).transpose(1, 2)
+        return [*one, ("batch of frames", frames)]
     return []
 
 
