@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ldm_viz.latent_layouts import add_layout
     from ldm_viz.tiny import load_joint_space, load_tiny
     from ldm_viz.trajectory import Step, Trajectory, TrajectoryFileError
-    from ldm_viz.widgets import Explorer, explore
+    from ldm_viz.widgets import Explorer, Filmstrip, LatentStatistics, NoiseHeatmap, explore
 
     open_trajectory = Trajectory.open
 
@@ -26,7 +26,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Explorer",
+    "Filmstrip",
+    "LatentStatistics",
     "LiveStep",
+    "NoiseHeatmap",
     "Recorder",
     "RecordingError",
     "Step",
@@ -44,7 +47,10 @@ __all__ = [
 
 _HOMES = {
     "Explorer": ("ldm_viz.widgets", "Explorer"),
+    "Filmstrip": ("ldm_viz.widgets", "Filmstrip"),
+    "LatentStatistics": ("ldm_viz.widgets", "LatentStatistics"),
     "LiveStep": ("ldm_viz.capture", "LiveStep"),
+    "NoiseHeatmap": ("ldm_viz.widgets", "NoiseHeatmap"),
     "Recorder": ("ldm_viz.capture", "Recorder"),
     "RecordingError": ("ldm_viz.capture", "RecordingError"),
     "Step": ("ldm_viz.trajectory", "Step"),

@@ -18,6 +18,7 @@ __all__ = [
     "LatentStatistics",
     "PredictionStatistics",
     "channel_maps",
+    "expected_std",
     "format_figure",
     "format_timestep",
     "guidance_delta",
@@ -210,6 +211,40 @@ def prediction_statistics(trajectory: Trajectory, sample: int = 0) -> Prediction
         guided = flat["guided"]
         between_steps = np.concatenate([[np.nan], _cosines(guided[:-1], guided[1:])])
     return PredictionStatistics(norms, between_branches, between_steps)
+
+
+def expected_std(trajectory: Trajectory) -> np.ndarray:
+    """Standard deviation that the noise schedule gives latents whose clean form has unit variance.
+
+    A sample is ``alpha * x0 + scale * noise``, and autoencoders are scaled so that ``x0`` has a
+    variance of about 1: the sample's is then ``alpha**2 + scale**2``. That is 1 throughout for
+    variance-preserving schedules, ``1 + sigma**2`` for exploding ones (Karras et al., 2022,
+    https://arxiv.org/abs/2206.00364) and ``(1 - sigma)**2 + sigma**2`` for flow matching.
+
+    Args:
+        trajectory: the run; its ``sigmas`` and ``settings["noise_schedule"]`` are read.
+
+    Returns:
+        Shape ``(steps + 1,)``, float64, before every step and after the last. NaN where the noise
+        level is not known.
+
+    Example:
+        >>> expected_std(trajectory)[-1]  # doctest: +SKIP
+        1.0
+    """
+    sigmas = np.asarray(trajectory.sigmas, dtype=np.float64)
+    family = trajectory.settings.get("noise_schedule")
+    if family == "variance preserving":
+        variances = np.where(np.isnan(sigmas), np.nan, 1.0)
+    elif family == "variance exploding":
+        variances = 1 + sigmas**2
+    elif family == "flow":
+        variances = (1 - sigmas) ** 2 + sigmas**2
+    else:
+        return np.full(len(sigmas) + 1, np.nan)
+    part = trajectory.part
+    clean = trajectory.complete and len(sigmas) > 0 and (part is None or part[1] == part[2])
+    return np.sqrt(np.append(variances, 1.0 if clean else np.nan))
 
 
 _WORDS = (

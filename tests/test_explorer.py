@@ -6,6 +6,7 @@ import html
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,12 +19,15 @@ from trajectories import make_trajectory
 import ldm_viz as lv
 from ldm_viz.imaging import decode_image
 from ldm_viz.trajectory import Trajectory
-from ldm_viz.widgets.packing import DELTA, pack, quantise, shown_steps
-from ldm_viz.widgets.sources import module_text, page_script, read_view, style_text, without_import
+from ldm_viz.widgets.maps import BUDGET, DELTA, quantise
+from ldm_viz.widgets.packing import pack
+from ldm_viz.widgets.pictures import shown_steps
+from ldm_viz.widgets.sources import module_text, page_script, read_view, split_imports, style_text
 
 NASTY = (
     "</script><script>alert(1)</script><img src=x onerror=alert(2)> <!-- & \u2028 ]]> ' \" \\ 猫"
 )
+VIEWS = ["explorer", "filmstrip", "noise_heatmap", "latent_statistics"]
 BRANCHES = ["unconditional", "conditional", "guided", DELTA]
 
 
@@ -37,14 +41,14 @@ def explorer(run):
     return lv.explore(run)
 
 
-def frame_at(packed, series, sample, index):
+def frame_at(pictures, series, sample, index):
     """A picture as the browser finds it: by the lengths of the files before it."""
     at = 0
-    for name, head in packed.header["frames"].items():
+    for name, head in pictures.header.items():
         for b, lengths in enumerate(head["lengths"]):
             for i, length in enumerate(lengths):
                 if (name, b, i) == (series, sample, index):
-                    return decode_image(packed.frames[at : at + length])
+                    return decode_image(pictures.data[at : at + length])
                 at += length
     raise KeyError(series)
 
@@ -57,17 +61,17 @@ def decode_codes(codes, scale, bits):
     return values
 
 
-def map_at(packed, branch, sample, step):
+def map_at(packed, name, sample, step):
     """A heatmap's values as the browser finds them, shape (channels, h, w)."""
     head = packed.header["maps"]
-    names = [known["name"] for known in head["branches"]]
-    place = names.index(branch)
+    stacks = {stack["name"]: stack for stack in head["stacks"]}
+    if "sum" in stacks[name]:
+        return sum(map_at(packed, part, sample, step) for part in stacks[name]["sum"])
+    coded = [stack["name"] for stack in head["stacks"] if "scales" in stack]
     codes = np.frombuffer(packed.maps, "<u1" if head["bits"] == 8 else "<u2")
-    codes = codes.reshape(
-        len(names), packed.header["batch"], packed.header["steps"], *head["shape"]
-    )
-    scale = head["branches"][place]["scales"][sample][step]
-    return decode_codes(codes[place, sample, step], scale, head["bits"])
+    codes = codes.reshape(len(coded), head["batch"], head["steps"], *head["shape"])
+    scale = stacks[name]["scales"][sample][step]
+    return decode_codes(codes[coded.index(name), sample, step], scale, head["bits"])
 
 
 def test_it_begins_where_it_is_told(run):
@@ -114,7 +118,7 @@ def test_what_is_no_trajectory_and_unknown_options_are_named(run):
     for thing in (None, "run.safetensors", {"latents": 1}):
         with pytest.raises(TypeError, match=f"not {type(thing).__name__}.*open_trajectory"):
             lv.explore(thing)
-    with pytest.raises(TypeError, match="'stepp'.*playing, sample, scale, speed, step"):
+    with pytest.raises(TypeError, match="'stepp'.*panels, playing, sample, scale, speed, step"):
         lv.explore(run, stepp=3)
     with pytest.raises(traitlets.TraitError, match="between 0 and 8, not 40"):
         lv.explore(run, step=40)
@@ -151,11 +155,11 @@ def test_a_still_picture_goes_with_the_view(explorer):
 
 def test_small_pictures_are_sent_to_the_pixel():
     run = make_trajectory(5, batch=2)
-    packed = pack(run)
+    explorer = lv.explore(run)
     for series, index in (("latents", 0), ("latents", 5), ("x0", 3)):
         for b in range(2):
             np.testing.assert_array_equal(
-                frame_at(packed, series, b, index), run.frames[series][index, b]
+                frame_at(explorer._pictures, series, b, index), run.frames[series][index, b]
             )
 
 
@@ -163,6 +167,8 @@ def test_maps_are_sent_with_sixteen_bits_where_they_fit():
     run = make_trajectory(5, batch=2)
     packed = pack(run)
     assert packed.branches == tuple(BRANCHES) and packed.channels == 4
+    sent, latents = map_at(packed, "latents", 1, 3), run.latents[3, 1]
+    np.testing.assert_allclose(sent, latents, atol=np.abs(latents).max() / 32000)
     for branch in BRANCHES[:3]:
         sent = map_at(packed, branch, 1, 3)
         values = run.noise_prediction[branch][3, 1]
@@ -183,9 +189,11 @@ def test_curves_are_sent_in_the_order_their_header_says():
         values = numbers[at : at + count].reshape(2, len(chart["series"]), chart["points"])
         at += count
         if chart["title"] == "Latents: std":
+            assert chart["expected"] and chart["series"][-1] == "expected"
             np.testing.assert_allclose(
-                values[1], run.latents[:, 1].std(axis=(2, 3), dtype=float).T, rtol=1e-6
+                values[1, :4], run.latents[:, 1].std(axis=(2, 3), dtype=float).T, rtol=1e-6
             )
+            np.testing.assert_array_equal(values[:, 4], 1)
     assert at == len(numbers)
 
 
@@ -233,14 +241,42 @@ def test_what_is_sent_stays_under_six_megabytes(steps, side, batch, channels):
         index = np.arange((steps + 1) * batch).reshape(steps + 1, batch) % 3
         run = run.replace(frames={"latents": noise[index], "x0": noise[index[:-1]]})
     explorer = lv.explore(run)
+    explorer.finish()
+    assert explorer._pictures.missing == 0 and explorer._note == ""
     state = explorer.get_state()
     sizes = {k: len(v) if isinstance(v, bytes) else len(json.dumps(v)) for k, v in state.items()}
     assert sum(sizes.values()) < 6e6, sizes
     code = sizes["_esm"] + sizes["_css"]
-    assert code < 50_000
-    for head in explorer._header["frames"].values():
-        assert 16 <= max(head["width"], head["height"]) <= 384
-    assert explorer._header["maps"]["branches"]
+    assert code < 60_000
+    assert len(explorer._header["maps"]["stacks"]) == 5
+    assert len(explorer.to_html()) < 8e6
+
+
+def test_where_space_is_short_the_conditional_prediction_is_a_sum():
+    run = make_trajectory(50, side=512, factor=8, frames=False)
+    packed = pack(run)
+    stacks = {stack["name"]: stack for stack in packed.header["maps"]["stacks"]}
+    assert stacks["conditional"]["sum"] == ["unconditional", DELTA]
+    assert len(packed.maps) == 4 * 50 * 4 * 64 * 64
+    for step in (0, 20, 49):
+        values = run.noise_prediction["conditional"][step, 0]
+        sent = map_at(packed, "conditional", 0, step)
+        scales = [stacks[name]["scales"][0][step] for name in stacks["conditional"]["sum"]]
+        np.testing.assert_allclose(sent, values, atol=sum(scales) / 250 * 1.01)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e6])
+def test_no_sum_stands_in_for_values_that_are_bad_or_outliers(bad):
+    run = make_trajectory(50, side=512, factor=8, frames=False)
+    branches = {name: values.copy() for name, values in run.noise_prediction.items()}
+    branches["conditional"][3, 0, 2, 5, 7] = bad
+    packed = pack(run.replace(noise_prediction=branches))
+    assert all("scales" in stack for stack in packed.header["maps"]["stacks"])
+    assert len(packed.maps) <= BUDGET
+    where = np.s_[2, 5 // packed.header["maps"]["factor"], 7 // packed.header["maps"]["factor"]]
+    found = map_at(packed, "conditional", 0, 3)[where]
+    [stack] = [s for s in packed.header["maps"]["stacks"] if s["name"] == "conditional"]
+    assert np.isnan(found) if np.isnan(bad) else found > stack["scales"][0][3]
 
 
 def test_averaged_maps_are_means_and_said_so():
@@ -398,23 +434,39 @@ def test_a_page_that_cannot_be_written_says_so(explorer, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_views_are_joined_from_texts_with_one_import():
-    assert read_view("explorer.js").startswith("import {")
-    joined = module_text("explorer")
-    assert "import " not in re.sub(r'import\("\./core\.js"\)', "", joined).replace("important", "")
-    assert joined.rstrip().endswith("export default explorer;")
-    assert page_script("explorer").startswith(joined)
-    for text in (
-        "const a = 1;\n",
-        'import { a } from "./other.js";\n',
+def views(ending="js"):
+    folder = Path(lv.__file__).parent / "views"
+    return sorted(path.name for path in folder.glob(f"*.{ending}"))
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_views_are_joined_from_texts_each_module_once(view):
+    joined = module_text(view)
+    assert not re.search(r"^import\b", joined, re.MULTILINE)
+    constant = re.sub("_(.)", lambda found: found[1].upper(), view)
+    assert joined.rstrip().endswith(f"export default {constant};")
+    assert joined.count("export default") == 1 and joined.count("function make(tag") == 1
+    assert page_script(view).endswith(f"openPage({constant});\n")
+    assert "export default" not in page_script(view)
+
+
+def test_imports_are_read_and_others_refused():
+    text = '// @ts-check\nimport { a } from "./a.js";\nimport {\n  b, c,\n} from "./b_c.js";\nconst d = 1;\n'
+    assert split_imports(text, "view.js") == (["a", "b_c"], "const d = 1;\n")
+    for wrong in (
         'import { a } from "./core.js";\nimport b from "x";\n',
+        'const a = 1;\nimport { a } from "./core.js";\n',
+        'import { a } from "https://cdn/x.js";\n',
+        'export { a } from "./a.js";\n',
     ):
-        with pytest.raises(ValueError, match="exactly one import"):
-            without_import(text, "./core.js", "view.js")
+        with pytest.raises(ValueError, match="must begin with its imports"):
+            split_imports(wrong, "view.js")
+    with pytest.raises(ValueError, match="renames"):
+        split_imports('import { a as b } from "./a.js";\n', "view.js")
 
 
 def test_views_set_data_as_text_and_ask_nothing_of_the_network():
-    for name in ("core.js", "explorer.js", "page.js"):
+    for name in views():
         text = read_view(name)
         for word in (
             "innerHTML",
@@ -427,11 +479,12 @@ def test_views_set_data_as_text_and_ask_nothing_of_the_network():
         ):
             assert word not in text, f"{name}: {word}"
         assert "getElementById" not in text
-    assert "url(" not in style_text("explorer") and "@import" not in style_text("explorer")
+    for name in views("css"):
+        assert "url(" not in read_view(name) and "@import" not in read_view(name)
 
 
 def test_every_listener_is_tied_to_a_signal():
-    text = read_view("core.js") + read_view("explorer.js")
+    text = "".join(map(read_view, views()))
     for match in re.finditer(r"\.addEventListener\(", text):
         depth, end = 1, match.end()
         while depth:

@@ -12,7 +12,7 @@ from test_explorer import NASTY, partial_runs
 from trajectories import make_trajectory
 
 import ldm_viz as lv
-from ldm_viz.widgets.packing import DELTA
+from ldm_viz.widgets.maps import DELTA
 from ldm_viz.widgets.sources import module_text, style_text
 
 pytestmark = pytest.mark.browser
@@ -52,13 +52,13 @@ def opened(chromium, page_file):  # noqa: F811
 def test_a_page_from_disk_draws_and_changes_at_each_step(opened, page_file):
     page = opened.page
     seen = [page.evaluate(DIGESTS)]
-    assert len(seen[0]) == 3
+    assert len(seen[0]) == 5
     page.get_by_role("slider", name="Step").focus()
     for step in range(1, STEPS):
         page.keyboard.press("ArrowRight")
         at_step(page, step)
         seen.append(page.evaluate(DIGESTS))
-    for panel in range(3):
+    for panel in range(5):
         assert len({digests[panel] for digests in seen}) == STEPS
     page.keyboard.press("ArrowRight")
     assert page.get_by_role("slider", name="Step").input_value() == str(STEPS - 1)
@@ -108,26 +108,26 @@ def test_the_step_is_told_to_those_who_listen(opened):
 
 def test_branch_channel_and_colours_are_chosen(opened):
     page = opened.page
-    seen = [page.evaluate(DIGESTS)[2]]
+    seen = [page.evaluate(DIGESTS)[3]]
     for label, option in (
         ("Branch", DELTA), ("Channel", "channel 2"), ("Colours", "step scale"), ("Channel", "norm"),
         ("Branch", "conditional"),
     ):  # fmt: skip
         page.get_by_label(label, exact=True).select_option(label=option)
-        page.wait_for_function(f"(before) => ({DIGESTS})()[2] !== before", arg=seen[-1])
-        seen.append(page.evaluate(DIGESTS)[2])
-    expect(page.locator(".ldm-ends span").first).to_have_text("0")
+        page.wait_for_function(f"(before) => ({DIGESTS})()[3] !== before", arg=seen[-1])
+        seen.append(page.evaluate(DIGESTS)[3])
+    expect(page.locator("[data-panel=noise] .ldm-ends span").first).to_have_text("0")
 
 
 def test_values_are_read_under_the_pointer(opened):
     page = opened.page
-    box = page.locator(".ldm-cells").bounding_box()
+    box = page.locator("[data-panel=noise] .ldm-cells").bounding_box()
     page.mouse.move(box["x"] + box["width"] * 3.5 / 16, box["y"] + box["height"] * 5.5 / 16)
     value = make_trajectory(STEPS).noise_prediction["guided"][0, 0, 0, 5, 3]
     shown = f"{value:.3g}".replace("-", "−")
-    expect(page.locator(".ldm-value")).to_contain_text(f"row 5, column 3: {shown[:4]}")
+    expect(page.locator("[data-panel=noise] .ldm-value")).to_contain_text(f"row 5, column 3: {shown[:4]}")
     page.mouse.move(2, 2)
-    expect(page.locator(".ldm-value")).not_to_contain_text("row")
+    expect(page.locator("[data-panel=noise] .ldm-value")).not_to_contain_text("row")
 
 
 def test_playing_runs_to_the_end_and_begins_again(opened):
@@ -186,7 +186,7 @@ def test_light_and_dark_follow_the_system(chromium, page_file):  # noqa: F811
             digests[scheme] = watched.page.evaluate(DIGESTS)
             assert watched.errors == []
     # The pictures are the same, the heatmap's zero is not.
-    assert digests["light"][:2] == digests["dark"][:2] and digests["light"][2] != digests["dark"][2]
+    assert digests["light"][:3] == digests["dark"][:3] and digests["light"][3] != digests["dark"][3]
 
 
 def test_runs_with_parts_missing_draw_with_no_error(chromium, tmp_path):  # noqa: F811
@@ -268,7 +268,7 @@ window.second = window.show("#second");
 def two_views(chromium, tmp_path):  # noqa: F811
     """Two views of one model, whose listeners, pictures and observers are counted."""
     explorer = lv.explore(make_trajectory(STEPS))
-    names = ("step", "sample", "branch", "channel", "scale", "playing", "speed", "_header")
+    names = (*explorer.options(), "_header", "_series", "_note")
     values = {name: getattr(explorer, name) for name in names}
     encoded = {
         name: base64.b64encode(getattr(explorer, name)).decode()
@@ -362,7 +362,7 @@ def test_jupyterlab_draws_scrubs_and_tells_python_the_settled_step(chromium, lab
             page.keyboard.press("ArrowRight")
             page.wait_for_selector(f".ldm-explorer[data-step='{step}']")
             seen.append(page.evaluate(DIGESTS))
-        assert all(len({digests[panel] for digests in seen}) == 6 for panel in range(3))
+        assert all(len({digests[panel] for digests in seen}) == 6 for panel in range(5))
         heard = wait_for_text(lab.folder / "heard.txt", "5")
         # Frames reach the list only while Playwright is at work, and waiting for a file is not.
         page.evaluate("new Promise((done) => setTimeout(done, 200))")
@@ -380,7 +380,7 @@ def test_jupyterlab_draws_scrubs_and_tells_python_the_settled_step(chromium, lab
         light = page.evaluate(DIGESTS)
         set_theme(page, "JupyterLab Dark")
         page.wait_for_selector(".ldm-explorer[data-theme=dark]")
-        assert page.evaluate(DIGESTS)[2] != light[2]
+        assert page.evaluate(DIGESTS)[3] != light[2]
         assert (
             page.evaluate("getComputedStyle(document.querySelector('.ldm-explorer')).colorScheme")
             == "dark"

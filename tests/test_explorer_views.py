@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from playwright._impl._driver import compute_driver_executable
+from test_explorer import VIEWS
 
 from ldm_viz.statistics import format_figure
-from ldm_viz.widgets.packing import quantise
+from ldm_viz.widgets.maps import quantise
 from ldm_viz.widgets.sources import module_text, page_script, read_view
 
 HERE = Path(__file__).resolve().parent
@@ -29,10 +30,11 @@ def run_node(*arguments: str, **environment: str) -> None:
     assert found.returncode == 0, found.stdout[-4000:] + found.stderr[-4000:]
 
 
+@pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("text", [module_text, page_script])
-def test_joined_texts_are_valid_modules(text, tmp_path):
-    path = tmp_path / "explorer.mjs"
-    path.write_text(text("explorer"), encoding="utf-8")
+def test_joined_texts_are_valid_modules(text, view, tmp_path):
+    path = tmp_path / "view.mjs"
+    path.write_text(text(view), encoding="utf-8")
     run_node("--check", str(path))
 
 

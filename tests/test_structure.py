@@ -20,7 +20,7 @@ PACKAGE = ROOT / "ldm_viz"
 
 ARRAYS = frozenset({"numpy", "PIL", "safetensors", "xarray"})
 MODELS = ARRAYS | {"torch", "diffusers", "transformers", "tokenizers", "scipy", "tqdm"}
-DISPLAY = ARRAYS | {"plotly", "anywidget", "ipywidgets", "traitlets", "IPython"}
+DISPLAY = ARRAYS | {"plotly", "kaleido", "anywidget", "ipywidgets", "traitlets", "IPython", "tqdm"}
 
 
 @dataclass(frozen=True)
@@ -31,28 +31,30 @@ class Room:
     packages: frozenset[str]
 
 
-GROUND = frozenset({"trajectory", "statistics", "imaging", "latent_layouts"})
+GROUND = frozenset(
+    {"trajectory", "statistics", "imaging", "latent_layouts", "previews", "comparison"}
+)
+SHOWING = frozenset({"exports", "figures", "views", "widgets"})
 HOUSE = {
     "trajectory": Room(GROUND, ARRAYS),
     "statistics": Room(GROUND, ARRAYS),
     "imaging": Room(GROUND, ARRAYS),
     "latent_layouts": Room(GROUND, ARRAYS),
+    "previews": Room(GROUND, ARRAYS),
+    "comparison": Room(GROUND, ARRAYS),
     "tiny": Room(GROUND, MODELS),
     "capture": Room(GROUND, MODELS),
     "conditioning": Room(GROUND, MODELS),
     "figures": Room(GROUND, DISPLAY),
     "views": Room(frozenset(), frozenset()),
     "widgets": Room(GROUND | {"figures", "views"}, DISPLAY),
+    "exports": Room(GROUND | {"widgets"}, DISPLAY),
     "labs": Room(
-        GROUND | {"tiny", "capture", "conditioning", "figures", "views", "widgets"},
+        GROUND | {"tiny", "capture", "conditioning"} | SHOWING,
         MODELS | DISPLAY,
     ),
-    "__init__": Room(
-        GROUND | {"tiny", "capture", "conditioning", "figures", "widgets", "labs"}, MODELS
-    ),
-    "__main__": Room(
-        GROUND | {"tiny", "capture", "conditioning", "figures", "widgets", "labs"}, MODELS
-    ),
+    "__init__": Room(GROUND | {"tiny", "capture", "conditioning", "labs"} | SHOWING, MODELS),
+    "__main__": Room(GROUND | {"tiny", "capture", "conditioning", "labs"} | SHOWING, MODELS),
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -122,6 +122,7 @@ def make_trajectory(
             "scheduler": "DDIMScheduler",
             "scheduler_config": {"beta_schedule": "scaled_linear", "prediction_type": "epsilon"},
             "prediction_type": "epsilon",
+            "noise_schedule": "variance preserving",
             "versions": {"ldm_viz": "0.1.0", "diffusers": "0.42.0", "torch": "2.13.0"},
             "device": "cpu",
             "dtype": "float32",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,12 +43,15 @@ class Decoder:
         source: What :attr:`Trajectory.frames_source` calls it.
         picture_shape: Shape of one picture or video, where it can be foreseen.
         at_once: How many latents are decoded together.
+        coarse: Makes the same pictures in the latents' own resolution, where those are an
+            enlargement of these; else None.
         whole_batches: Whether only the whole batch of a step can be decoded.
     """
 
     source = ""
     picture_shape: tuple[int, ...] | None = None
     at_once = 1
+    coarse: Decoder | None = None
     whole_batches = False
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
@@ -249,11 +253,16 @@ class _Linear(_Planes):
 
     def __init__(self, pipe: Any, trajectory: Trajectory, decoding: Any) -> None:
         super().__init__(trajectory, decoding.layout)
-        self._scale = _picture_scale(pipe, decoding.calls, decoding.layout)
-        weights = linear_map(decoding, self._scale)
-        self._weights = torch.from_numpy(weights).float()
+        scale = _picture_scale(pipe, decoding.calls, decoding.layout)
+        self._weights = torch.from_numpy(linear_map(decoding, scale)).float()
         self._device = execution_device(decoding.vae)
-        sides = [side * self._scale for side in self._shape[-2:]]
+        self._enlarge(1)
+        self.coarse = copy.copy(self)
+        self._enlarge(scale)
+
+    def _enlarge(self, scale: int) -> None:
+        self._scale = scale
+        sides = [side * scale for side in self._shape[-2:]]
         self.picture_shape = (*self._shape[1:-2], *sides, 3)
         self.at_once = max(1, _LINEAR_PIXELS // math.prod(self.picture_shape[:-1]))
 
@@ -263,6 +272,8 @@ class _Linear(_Planes):
             tensor = torch.from_numpy(planes).to(self._device)
             n, c, h, w = tensor.shape
             colours = weights[:-1].T @ tensor.reshape(n, c, h * w) + weights[-1].view(3, 1)
+            if self._scale == 1:
+                return _pictures(colours.reshape(n, 3, h, w))
             rows, columns = (enlarging(side, self._scale).to(self._device) for side in (h, w))
             return _pictures(rows @ colours.reshape(n, 3, h, w) @ columns.T)
 

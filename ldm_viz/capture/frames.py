@@ -120,6 +120,10 @@ class _DecodedFrames(FrameSource):
         self._decoder, self._latents, self._progress = decoder, latents, progress
         self._decode_last = decode_last
         self._shape = decoder.picture_shape
+        self.costly = decoder.source in ("exact", "tiny", "custom")
+        if decoder.coarse is not None:
+            smaller = decoder.coarse
+            self.coarse = _DecodedFrames(smaller, latents, smaller.decode, progress)
 
     @property
     def picture_shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -143,7 +147,7 @@ class _DecodedFrames(FrameSource):
         if any(number // batch == last_step for number in numbers):
             parts.append([last_step * batch + k for k in range(batch)])
         total = sum(map(len, parts))
-        hidden = not self._progress or total <= batch
+        hidden = self.quiet or not self._progress or total <= batch
         with tqdm(total=total, desc="Decoding frames", leave=False, disable=hidden) as bar:
             for part in parts:
                 decode = self._decode_last if part[0] // batch == last_step else decoder.decode

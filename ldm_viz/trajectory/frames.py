@@ -7,6 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,16 @@ class FrameSource(ABC):
 
     Attributes:
         picture_shape: Shape of one picture, ``(h, w, 3)``, or ``(f, h, w, 3)`` for a video.
+        costly: Whether a model has to run to make one.
+        coarse: The same pictures in the resolution of what they are made from, where they are an
+            enlargement of those; else None.
+        quiet: Whether no progress is shown.
     """
 
     picture_shape: tuple[int, ...]
+    costly: bool = False
+    coarse: FrameSource | None = None
+    quiet: bool = False
 
     def __init__(self) -> None:
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
@@ -38,6 +46,15 @@ class FrameSource(ABC):
     @abstractmethod
     def make(self, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Makes pictures, uint8 of ``picture_shape``; may give others than those asked for too."""
+
+    @contextmanager
+    def quietly(self) -> Iterator[None]:
+        """Shows no progress inside the block."""
+        before, self.quiet = self.quiet, True
+        try:
+            yield
+        finally:
+            self.quiet = before
 
     def read(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
         """The pictures of these numbers, in order."""
@@ -157,6 +174,17 @@ class FrameSeries(NDArrayOperatorsMixin):
 
     def __reduce__(self) -> tuple:
         return np.asarray, (np.asarray(self),)
+
+    @property
+    def costly(self) -> bool:
+        """Whether a model has to run to make a picture."""
+        return self.source.costly
+
+    @property
+    def coarse(self) -> FrameSeries | None:
+        """The pictures before they were enlarged, where that is all the difference; else None."""
+        source = self.source.coarse
+        return None if source is None else FrameSeries(source, self.numbers)
 
     def indexed(self, key: tuple) -> FrameSeries:
         """Chooses pictures by an index into the ``(n, b)`` axes, without making them."""

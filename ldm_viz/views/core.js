@@ -91,6 +91,21 @@ export function formatFigure(value) {
 }
 
 /**
+ * A value that is known within an uncertainty: three figures where those are certain, else as many as there are.
+ * @param {number} value
+ * @param {number} uncertainty
+ * @returns {string}
+ */
+export function formatMeasured(value, uncertainty) {
+  if (!Number.isFinite(value) || !(uncertainty > 0) || !Number.isFinite(uncertainty)) return formatFigure(value);
+  if (uncertainty <= Math.abs(value) / 1000) return formatFigure(value);
+  const decimals = Math.max(0, Math.ceil(-Math.log10(uncertainty)));
+  if (decimals > 6) return formatFigure(value);
+  const text = Math.abs(value).toFixed(decimals);
+  return `${value < 0 && Number(text) ? "−" : ""}${text} ± ${uncertainty.toPrecision(1)}`;
+}
+
+/**
  * Round numbers between two ends, ends not included unless round.
  * @param {number} low
  * @param {number} high
@@ -227,113 +242,6 @@ export function watchTheme(listener, signal) {
   observer.observe(document.documentElement, options);
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", listener, { signal });
-}
-
-/**
- * Pictures of one series set, decoded off the main thread, nearest to the current step first.
- */
-export class Pictures {
-  /** @type {Map<string, ImageBitmap>} */
-  #ready = new Map();
-  /** @type {Set<string>} */
-  #asked = new Set();
-  /** @type {Set<string>} */
-  #failed = new Set();
-  /** @type {{key: string, index: number, start: number, end: number}[][]} by sample */
-  #places = [];
-  #running = 0;
-  #sample = 0;
-  #step = 0;
-
-  /**
-   * @param {Uint8Array} bytes
-   * @param {Record<string, {lengths: number[][]}>} header
-   * @param {() => void} onReady called when a picture has arrived
-   * @param {AbortSignal} signal
-   */
-  constructor(bytes, header, onReady, signal) {
-    this.bytes = bytes;
-    this.onReady = onReady;
-    this.signal = signal;
-    let at = 0;
-    for (const [series, { lengths }] of Object.entries(header)) {
-      lengths.forEach((files, sample) =>
-        files.forEach((length, index) => {
-          const key = `${series}/${sample}/${index}`;
-          (this.#places[sample] ??= []).push({ key, index, start: at, end: at + length });
-          at += length;
-        }),
-      );
-    }
-    signal.addEventListener("abort", () => this.#drop(() => true), { once: true });
-  }
-
-  /** @param {(key: string) => boolean} chosen */
-  #drop(chosen) {
-    for (const [key, bitmap] of this.#ready) {
-      if (!chosen(key)) continue;
-      bitmap.close();
-      this.#ready.delete(key);
-    }
-    for (const key of [...this.#asked]) if (chosen(key)) this.#asked.delete(key);
-  }
-
-  /**
-   * @param {string} series
-   * @param {number} sample
-   * @param {number} index
-   * @returns {ImageBitmap | undefined} undefined until it is decoded
-   */
-  get(series, sample, index) {
-    return this.#ready.get(`${series}/${sample}/${index}`);
-  }
-
-  /** Whether all pictures of the sample that is wanted are there. */
-  get settled() {
-    return (this.#places[this.#sample] ?? []).every(({ key }) => this.#ready.has(key) || this.#failed.has(key));
-  }
-
-  /**
-   * Decode this sample's pictures, the ones around a step first; let go of the other samples'.
-   * @param {number} sample
-   * @param {number} step
-   */
-  want(sample, step) {
-    if (sample !== this.#sample) this.#drop((key) => key.split("/")[1] !== String(sample));
-    this.#sample = sample;
-    this.#step = step;
-    while (this.#running < 4 && this.#next()) this.#running += 1;
-  }
-
-  /** Start decoding the nearest picture that nobody asked for yet. */
-  #next() {
-    if (this.signal.aborted) return false;
-    let best = null;
-    let nearest = Infinity;
-    for (const place of this.#places[this.#sample] ?? []) {
-      const distance = Math.abs(place.index - this.#step);
-      if (distance < nearest && !this.#asked.has(place.key)) {
-        nearest = distance;
-        best = place;
-      }
-    }
-    if (!best) return false;
-    this.#asked.add(best.key);
-    void this.#decode(best);
-    return true;
-  }
-
-  /** @param {{key: string, start: number, end: number}} place */
-  async #decode({ key, start, end }) {
-    // A copy, because the bytes may lie in memory that a Blob refuses (shared with the host).
-    const blob = new Blob([this.bytes.slice(start, end)], { type: "image/webp" });
-    const bitmap = await createImageBitmap(blob).catch(() => null);
-    if (!bitmap) this.#failed.add(key);
-    if (bitmap && !this.signal.aborted && this.#asked.has(key)) this.#ready.set(key, bitmap);
-    else bitmap?.close();
-    if (!this.signal.aborted) this.onReady();
-    if (!this.#next()) this.#running -= 1;
-  }
 }
 
 /**

@@ -1,4 +1,4 @@
-import { explorer } from "./explorer.js";
+import { toBytes } from "./core.js";
 // An exported page's own start: a model that lives in this page alone, in place of the notebook's.
 
 /** @typedef {import("./core.js").Model} Model */
@@ -36,19 +36,28 @@ function fromBase64(text) {
   return bytes;
 }
 
-const state = JSON.parse(document.querySelector("script[data-state]")?.textContent ?? "{}");
-for (const element of document.querySelectorAll("script[data-bytes]")) {
-  state[element.getAttribute("data-bytes") ?? ""] = fromBase64(element.textContent ?? "");
-  element.remove();
-}
-const place = document.querySelector("[data-view]");
-if (place instanceof HTMLElement) {
+/**
+ * Draw a view from the state that the page carries. Python adds the call for the page's view.
+ * @param {{initialize?: (host: any) => void, render: (host: any) => void}} view
+ */
+export function openPage(view) {
+  const state = JSON.parse(document.querySelector("script[data-state]")?.textContent ?? "{}");
+  for (const element of document.querySelectorAll("script[data-bytes]")) {
+    // A name is a trait, or a trait and a place in its list.
+    const [name, place] = (element.getAttribute("data-bytes") ?? "").split("/");
+    const bytes = toBytes(fromBase64(element.textContent ?? ""));
+    if (place === undefined) state[name] = bytes;
+    else (state[name] ??= [])[Number(place)] = bytes;
+    element.remove();
+  }
+  const el = document.querySelector("[data-view]");
+  if (!(el instanceof HTMLElement)) return;
   const model = makeModel(state);
   const { signal } = new AbortController();
-  explorer.initialize({ model, signal });
-  explorer.render({ model, el: place, signal });
+  view.initialize?.({ model, signal });
+  view.render({ model, el, signal });
   // Keys work from the first moment on, before anything has the focus.
-  const slider = place.querySelector("input[type=range]");
+  const slider = el.querySelector("input[type=range]");
   document.addEventListener("keydown", (event) => {
     if (event.target !== document.body || !(slider instanceof HTMLElement)) return;
     const { key, ctrlKey, metaKey, altKey } = event;

@@ -1,5 +1,8 @@
-"""Widgets that show a recorded run in the browser, with no kernel needed once they are drawn."""
+"""Widgets that show recorded runs in the browser, with no kernel needed once they are drawn."""
 
 from ldm_viz.widgets.explorer import Explorer, explore
+from ldm_viz.widgets.filmstrip import Filmstrip
+from ldm_viz.widgets.latent_statistics import LatentStatistics
+from ldm_viz.widgets.noise_heatmap import NoiseHeatmap
 
-__all__ = ["Explorer", "explore"]
+__all__ = ["Explorer", "Filmstrip", "LatentStatistics", "NoiseHeatmap", "explore"]

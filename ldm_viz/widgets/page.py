@@ -6,7 +6,9 @@ import base64
 import hashlib
 import html
 import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ldm_viz.widgets.sources import page_script, read_view, style_text
@@ -28,15 +30,22 @@ def page_text(view: str, state: Mapping[str, Any], title: str) -> str:
 
     Args:
         view: the view's name, such as ``"explorer"``.
-        state: trait name to JSON value or bytes, all that the view reads.
+        state: trait name to JSON value, bytes or a list of bytes, all that the view reads.
         title: the document's title.
 
     Returns:
         The HTML. Its content security policy allows the page's own script and style, pictures it makes itself, and
         nothing else: no request can leave it.
     """
-    plain = {name: value for name, value in state.items() if not isinstance(value, bytes)}
-    buffers = {name: value for name, value in state.items() if isinstance(value, bytes)}
+    plain: dict[str, Any] = {}
+    buffers: dict[str, bytes] = {}
+    for trait, value in state.items():
+        if isinstance(value, bytes):
+            buffers[trait] = value
+        elif isinstance(value, list) and value and all(isinstance(v, bytes) for v in value):
+            buffers |= {f"{trait}/{place}": one for place, one in enumerate(value)}
+        else:
+            plain[trait] = value
     # Line breaks as the browser's parser will see them, or the digests would not match.
     script = page_script(view).replace("\r\n", "\n")
     style = (style_text(view) + read_view("page.css")).replace("\r\n", "\n")
@@ -77,3 +86,21 @@ def page_text(view: str, state: Mapping[str, Any], title: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def write_page(
+    view: str, state: Mapping[str, Any], title: str, path: str | os.PathLike[str] | None
+) -> Path | str:
+    """Write the page to a file, or return it where there is no path.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    text = page_text(view, state, title)
+    if path is None:
+        return text
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {target.parent} to write {target.name} into")
+    target.write_text(text, encoding="utf-8", newline="\n")
+    return target

@@ -6,7 +6,9 @@ import re
 from functools import cache
 from importlib.resources import files
 
-IMPORTS_CORE = "./core.js"
+_IMPORT = re.compile(r'import \{[^{}]*\} from "\./([a-z0-9_]+)\.js";\n')
+
+_PARTS = ("filmstrip", "latent_statistics", "noise_heatmap")
 
 
 def read_view(name: str) -> str:
@@ -15,51 +17,85 @@ def read_view(name: str) -> str:
 
 
 def compact(text: str) -> str:
-    """Leave out indentation and the comments that begin a line.
+    """Leave out indentation, the comments that begin a line, and types.
 
     The text is stored once for each widget in a saved notebook, so it had better be small. Texts must not hold
     strings over several lines.
     """
     text = re.sub(r"^[ \t]*/\*.*?\*/[ \t]*\n", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"/\*\* @.*?\*/ ?", "", text)
     text = re.sub(r"^[ \t]*//.*\n", "", text, flags=re.MULTILINE)
     return re.sub(r"^[ \t]+|\n(?=\n)", "", text, flags=re.MULTILINE)
 
 
-def without_import(text: str, source: str, name: str) -> str:
-    """Drop the one import statement that ``text`` must begin with.
+def split_imports(text: str, name: str) -> tuple[list[str], str]:
+    """Divide a module into what it imports and the rest.
 
     A widget's module is loaded from a blob URL, where a relative import cannot be resolved, so views that share
-    code are joined as text instead.
+    code are joined as text instead. For that a module begins with its imports, each
+    ``import { … } from "./module.js";``, and renames nothing.
+
+    Returns:
+        Names of the modules it imports from, without their ending, and its text without the imports.
 
     Raises:
-        ValueError: the text does not begin with exactly one import, from ``source``.
+        ValueError: an import is written otherwise or stands elsewhere.
     """
-    statement, found, rest = text.partition(f'}} from "{source}";\n')
-    imports = [line for line in text.splitlines() if line.startswith("import ")]
-    if not found or not statement.startswith("import {") or len(imports) != 1:
-        raise ValueError(f'{name} must begin with exactly one import {{ … }} from "{source}";')
-    return rest
+    rest = text.removeprefix("// @ts-check\n")
+    needed = []
+    while found := _IMPORT.match(rest):
+        if " as " in found[0]:
+            raise ValueError(f"{name} renames what it imports: joined as text, it could not")
+        needed.append(found[1])
+        rest = rest[found.end() :]
+    if re.search(r"^\s*import\b|^export .* from ", rest, flags=re.MULTILINE):
+        raise ValueError(
+            f'{name} must begin with its imports, each written import {{ … }} from "./module.js";'
+        )
+    return needed, rest
+
+
+def _joined(modules: list[str]) -> str:
+    """These modules, each after those it imports from and none twice; only the last has a default export."""
+    order: dict[str, str] = {}
+
+    def add(module: str, above: tuple[str, ...]) -> None:
+        if module in above:
+            raise ValueError(f"views import each other in a circle: {' → '.join((*above, module))}")
+        if module in order:
+            return
+        needed, rest = split_imports(read_view(f"{module}.js"), f"{module}.js")
+        for other in needed:
+            add(other, (*above, module))
+        order[module] = rest
+
+    for module in modules:
+        add(module, ())
+    *before, last = order.values()
+    exported = [re.sub(r"^export default .*\n", "", text, flags=re.MULTILINE) for text in before]
+    return compact("".join([*exported, last]))
 
 
 @cache
 def module_text(view: str) -> str:
-    """The ES module of one view: ``core.js`` and the view, with a default export for anywidget.
+    """The ES module of one view: all that it is made of, with a default export for anywidget.
 
     Args:
         view: a view's name, such as ``"explorer"``.
     """
-    name = f"{view}.js"
-    return compact(read_view("core.js") + without_import(read_view(name), IMPORTS_CORE, name))
+    return _joined([view])
 
 
 @cache
 def style_text(view: str) -> str:
-    """The style sheet of one view."""
-    return compact(read_view(f"{view}.css"))
+    """The style sheet of one view: what all share, and its own or that of the parts."""
+    own = f"{view}.css" if view not in _PARTS else "part.css"
+    return compact(read_view("core.css") + read_view(own))
 
 
 @cache
 def page_script(view: str) -> str:
     """The script of an exported page: the view's module, and a small model in place of the notebook's."""
-    name = "page.js"
-    return module_text(view) + compact(without_import(read_view(name), f"./{view}.js", name))
+    first, *rest = view.split("_")
+    constant = first + "".join(word.capitalize() for word in rest)
+    return f"{_joined([view, 'page'])}openPage({constant});\n"

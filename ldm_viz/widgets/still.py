@@ -9,7 +9,7 @@ import numpy as np
 from ldm_viz.imaging import colourise, contact_sheet, fit_image
 from ldm_viz.statistics import channel_maps, format_timestep
 from ldm_viz.trajectory.frames import middle_frame
-from ldm_viz.widgets.packing import shown_steps
+from ldm_viz.widgets.pictures import shown_steps
 
 if TYPE_CHECKING:
     from ldm_viz.trajectory import Trajectory

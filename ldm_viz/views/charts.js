@@ -1,0 +1,216 @@
+import { clamp, formatFigure, make, makeSvg, powerTicks, ticks, toBytes } from "./core.js";
+import { channelColour, onScrub } from "./panels.js";
+// Statistics over the steps, as small charts with the cursor on the current step and values on hover.
+
+/** @typedef {import("./panels.js").Context} Context */
+/** @typedef {import("./panels.js").ChartHeader} ChartHeader */
+/** @typedef {import("./panels.js").Shown} Shown */
+
+/** @param {Context} context */
+export function makeCharts(context) {
+  const { model, header } = context;
+  const bytes = toBytes(model.get("_charts"));
+  const numbers = new Float32Array(bytes.slice().buffer);
+  /** @type {ReturnType<typeof makeChart>[]} */
+  const charts = [];
+  let start = 0;
+  for (const chart of header.charts) {
+    charts.push(makeChart(context, chart, numbers, start));
+    start += header.batch * chart.series.length * chart.points;
+  }
+  const element = make("div", { class: "ldm-charts", "data-panel": "statistics" });
+  element.append(...charts.map((chart) => chart.element));
+  return {
+    element,
+    /** @param {Shown} state */
+    draw(state) {
+      if (element.hidden) return;
+      for (const chart of charts) chart.draw(state);
+    },
+  };
+}
+
+/**
+ * One small chart: curves over the steps, a cursor on the current one, values on hover.
+ * @param {Context} context
+ * @param {ChartHeader} chart
+ * @param {Float32Array} numbers
+ * @param {number} start where this chart's values begin
+ */
+function makeChart({ model, header, signal, move }, chart, numbers, start) {
+  const { series, points, kind, log } = chart;
+  // The last of the series may be what the schedule expects: a dashed line of its own.
+  const own = chart.expected ? series.length - 1 : series.length;
+  const most = Math.max(points - 1, 1);
+  const readout = make("span", { class: "ldm-readout" });
+  const drawing = makeSvg("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" });
+  const cursor = make("i", { class: "ldm-cursor" });
+  const dots = series.slice(0, own).map(() => make("i", { class: "ldm-dot" }));
+  const labels = make("div", { class: "ldm-ticks", "aria-hidden": "true" });
+  const plot = make("div", { class: "ldm-plot" });
+  plot.append(labels, drawing, cursor, ...(kind === "channels" && own > 8 ? [] : dots));
+  const where = make("em");
+  const heading = make("h3", {}, chart.title, where);
+  if (chart.hint) heading.title = chart.hint;
+  const element = make("figure", { class: "ldm-chart" }, heading, readout, plot);
+  const colour = (/** @type {number} */ i) =>
+    kind === "channels" && own > 1 ? channelColour(i, own) : "var(--ldm-accent)";
+
+  let low = 0;
+  let high = 1;
+  let drawn = "";
+  let sample = 0;
+  let step = 0;
+  let hover = -1;
+  /** @param {number} i @param {number} at */
+  const value = (i, at) => numbers[start + (sample * series.length + i) * points + at];
+  /** As many decimals as the chart's span needs, so that digits stay in place while the cursor moves. */
+  const figure = (/** @type {number} */ number) => {
+    const decimals = Math.ceil(1.3 - Math.log10(high - low));
+    if (Number.isNaN(number)) return "–";
+    if (log || !Number.isFinite(number) || decimals > 5) return formatFigure(number);
+    const text = Math.abs(number).toFixed(Math.max(decimals, 0));
+    return number < 0 && Number(text) ? `−${text}` : text;
+  };
+  /** @param {number} number */
+  const height = (number) => {
+    const shown = log ? Math.log10(number) : number;
+    return 100 - ((shown - low) / (high - low)) * 100;
+  };
+
+  function build() {
+    low = Infinity;
+    high = -Infinity;
+    for (let i = 0; i < series.length; i++) {
+      for (let at = 0; at < points; at++) {
+        const number = log ? Math.log10(value(i, at)) : value(i, at);
+        if (!Number.isFinite(number)) continue;
+        low = Math.min(low, number);
+        high = Math.max(high, number);
+      }
+    }
+    if (low > high) [low, high] = [0, 1];
+    const margin = (high - low) * 0.08 || Math.abs(high) * 0.05 || 0.5;
+    low -= margin;
+    high += margin;
+    const marks = (log ? powerTicks(low, high) : ticks(low, high, 3)).filter((tick) => tick > low && tick < high);
+    const lines = marks.map((tick) => {
+      const y = 100 - ((tick - low) / (high - low)) * 100;
+      return makeSvg("path", { class: tick === 0 && !log ? "ldm-zero" : "ldm-grid", d: `M0 ${y}H100` });
+    });
+    labels.replaceChildren(
+      ...marks.map((tick) => {
+        const power = log && marks.every(Number.isInteger);
+        const label = make("span", {}, power ? formatPower(tick) : formatTick(log ? 10 ** tick : tick));
+        label.style.top = `${100 - ((tick - low) / (high - low)) * 100}%`;
+        return label;
+      }),
+    );
+    /** @type {SVGElement[]} */
+    const shapes = [];
+    if (kind === "band") {
+      const ends = [];
+      for (let at = 0; at < points; at++) if (Number.isFinite(value(0, at))) ends.push(at);
+      const path = [...ends.map((at) => [at, 1]), ...ends.reverse().map((at) => [at, 0])]
+        .map(([at, i], k) => `${k ? "L" : "M"}${(at / most) * 100} ${height(value(i, at))}`)
+        .join("");
+      shapes.push(makeSvg("path", { class: "ldm-band", d: path }));
+    }
+    const chosen = model.get("channel");
+    series.forEach((_, i) => {
+      const shape = makeSvg("path", { class: "ldm-line", d: curve(i) });
+      if (i >= own) shape.classList.add("ldm-expected");
+      else shape.style.stroke = colour(i);
+      if (kind === "channels" && own > 1 && i < own) {
+        shape.classList.add(chosen === i ? "ldm-chosen" : "ldm-other");
+        dots[i].style.background = colour(i);
+      }
+      shapes.push(shape);
+    });
+    drawing.replaceChildren(...lines, ...shapes);
+  }
+
+  /** @param {number} i */
+  function curve(i) {
+    let path = "";
+    let pen = "M";
+    for (let at = 0; at < points; at++) {
+      const y = height(value(i, at));
+      if (!Number.isFinite(y)) {
+        pen = "M";
+        continue;
+      }
+      path += `${pen}${((at / most) * 100).toFixed(2)} ${y.toFixed(2)}`;
+      pen = "L";
+    }
+    return path;
+  }
+
+  function point() {
+    const at = clamp(hover < 0 ? step : hover, 0, points - 1);
+    cursor.style.left = `${(at / most) * 100}%`;
+    cursor.classList.toggle("ldm-hovering", hover >= 0);
+    dots.forEach((dot, i) => {
+      const y = height(value(i, at));
+      dot.hidden = !Number.isFinite(y);
+      dot.style.left = `${(at / most) * 100}%`;
+      dot.style.top = `${y}%`;
+    });
+    where.textContent = hover < 0 ? "" : hover >= header.steps ? "end" : `step ${hover}`;
+    const expected = own < series.length ? [make("span", { title: "what the schedule expects" }, `╌ ${figure(value(own, at))}`)] : [];
+    if (kind === "channels" && own > 6) {
+      const all = series.slice(0, own).map((_, i) => value(i, at));
+      const text = `${figure(Math.min(...all))} … ${figure(Math.max(...all))}`;
+      readout.replaceChildren(make("b", {}, text), ...expected);
+      return;
+    }
+    readout.replaceChildren(
+      ...series.slice(0, own).map((name, i) => {
+        if (kind !== "channels" || own < 2) return make("b", {}, figure(value(i, at)));
+        const item = make("b", { class: "ldm-swatch", title: `channel ${name}` }, make("i", {}, name), figure(value(i, at)));
+        item.style.setProperty("--ldm-swatch", colour(i));
+        return item;
+      }),
+      ...expected,
+    );
+  }
+
+  onScrub(plot, (share) => move(share * most), signal);
+  plot.addEventListener(
+    "pointermove",
+    (event) => {
+      const box = plot.getBoundingClientRect();
+      hover = event.buttons ? -1 : clamp(Math.round(((event.clientX - box.left) / box.width) * most), 0, points - 1);
+      point();
+    },
+    { signal },
+  );
+  plot.addEventListener("pointerleave", () => { hover = -1; point(); }, { signal });
+
+  return {
+    element,
+    /** @param {{step: number, sample: number}} state */
+    draw(state) {
+      ({ sample, step } = state);
+      const key = `${sample}/${model.get("channel")}`;
+      if (key !== drawn) {
+        drawn = key;
+        build();
+      }
+      point();
+    },
+  };
+}
+
+/** @param {number} power */
+function formatPower(power) {
+  const digits = "⁰¹²³⁴⁵⁶⁷⁸⁹";
+  if (power === 0) return "1";
+  return `10${power < 0 ? "⁻" : ""}${[...String(Math.abs(power))].map((d) => digits[Number(d)]).join("")}`;
+}
+
+/** @param {number} value */
+function formatTick(value) {
+  return String(Number(value.toPrecision(6))).replace("-", "−");
+}
+
