@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from conftest import find_chromium
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -146,6 +147,12 @@ def _wait_for_server(process: subprocess.Popen, folder: Path) -> str:
         time.sleep(0.1)
     log = (folder / "lab.log").read_text(errors="replace")[-2000:]
     raise RuntimeError(f"JupyterLab did not start:\n{log}")
+
+
+def check_accessibility(page: Page, place: str | None = None) -> None:
+    """Have axe-core look at a page, or at a part of it, and fail on whatever it objects to."""
+    found = Axe().run(page, context=place)
+    assert found.violations_count == 0, found.generate_report()
 
 
 def run_notebook(page: Page, address: str, ready: str) -> None:

@@ -390,6 +390,8 @@ def test_nothing_in_a_run_can_become_markup_or_script(run, tmp_path):
         "style",
         "body",
         "main",
+        "h1",
+        "h2",
         "noscript",
         "script",
     }

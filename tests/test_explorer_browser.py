@@ -6,7 +6,15 @@ import re
 import time
 
 import pytest
-from browser import PATIENCE, chromium, lab, open_watched, run_notebook, set_theme  # noqa: F401
+from browser import (  # noqa: F401
+    PATIENCE,
+    check_accessibility,
+    chromium,
+    lab,
+    open_watched,
+    run_notebook,
+    set_theme,
+)
 from playwright.sync_api import expect
 from test_explorer import NASTY, partial_runs
 from trajectories import make_trajectory
@@ -125,7 +133,9 @@ def test_values_are_read_under_the_pointer(opened):
     page.mouse.move(box["x"] + box["width"] * 3.5 / 16, box["y"] + box["height"] * 5.5 / 16)
     value = make_trajectory(STEPS).noise_prediction["guided"][0, 0, 0, 5, 3]
     shown = f"{value:.3g}".replace("-", "−")
-    expect(page.locator("[data-panel=noise] .ldm-value")).to_contain_text(f"row 5, column 3: {shown[:4]}")
+    expect(page.locator("[data-panel=noise] .ldm-value")).to_contain_text(
+        f"row 5, column 3: {shown[:4]}"
+    )
     page.mouse.move(2, 2)
     expect(page.locator("[data-panel=noise] .ldm-value")).not_to_contain_text("row")
 
@@ -187,6 +197,78 @@ def test_light_and_dark_follow_the_system(chromium, page_file):  # noqa: F811
             assert watched.errors == []
     # The pictures are the same, the heatmap's zero is not.
     assert digests["light"][:3] == digests["dark"][:3] and digests["light"][3] != digests["dark"][3]
+
+
+def test_panels_are_chosen(opened):
+    page = opened.page
+    page.set_default_timeout(20_000)
+    page.get_by_text("Panels").click()
+    for name, label in (("x0", "predicted x_0"), ("filmstrip", "filmstrip"), ("noise", "noise prediction")):
+        panel = page.locator(f"[data-panel={name}]")
+        expect(panel).to_be_visible()
+        page.get_by_label(label, exact=True).uncheck()
+        expect(panel).to_be_hidden()
+    assert page.locator(".ldm-stage").get_attribute("data-squares") == "3"
+    page.keyboard.press("ArrowRight")
+    page.get_by_label("predicted x_0").check()
+    at_step(page, 1)
+    page.wait_for_function("document.querySelector('[data-panel=x0] canvas').dataset.step === '1'")
+    page.get_by_label("predicted x_0").focus()
+    page.keyboard.press(" ")
+    expect(page.locator("[data-panel=x0]")).to_be_hidden()
+    expect(page.get_by_role("button", name="Play")).to_be_visible()
+
+
+def test_the_next_sample_is_what_the_next_step_begins_with(opened):
+    page = opened.page
+    before = page.evaluate(DIGESTS)
+    page.keyboard.press("ArrowRight")
+    at_step(page, 1)
+    assert page.evaluate(DIGESTS)[0] == before[2] != before[0]
+
+
+def test_a_click_on_a_channel_chooses_it(opened):
+    page = opened.page
+    cells = page.locator("[data-panel=channels] .ldm-cells")
+    cells.scroll_into_view_if_needed()
+    box = cells.bounding_box()
+    values = make_trajectory(STEPS).latents[0, 0]
+    column, row = 16 + 3, 16 + 5  # of channel 3, which is at the lower right
+    spot = (
+        box["x"] + box["width"] * (column + 0.5) / 32,
+        box["y"] + box["height"] * (row + 0.5) / 32,
+    )
+    page.mouse.move(*spot)
+    shown = f"{values[3, 5, 3]:.3g}".replace("-", "−")
+    readout = page.locator("[data-panel=channels] .ldm-value")
+    expect(readout).to_contain_text(f"channel 3, row 5, column 3: {shown[:4]}")
+    page.mouse.click(*spot)
+    expect(page.get_by_label("Channel", exact=True).locator("option:checked")).to_have_text(
+        "channel 3"
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_barrier_is_found_by_axe(chromium, page_file, scheme):  # noqa: F811
+    with open_watched(chromium, color_scheme=scheme) as watched:
+        page = watched.page
+        page.goto(page_file.as_uri())
+        page.wait_for_selector(f".ldm-explorer[data-ready=true][data-theme={scheme}]")
+        page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        check_accessibility(page)
+
+
+def test_it_holds_still_where_less_motion_is_asked_for(chromium, page_file):  # noqa: F811
+    with open_watched(chromium, reduced_motion="reduce") as watched:
+        page = watched.page
+        page.goto(page_file.as_uri())
+        at_step(page, 0)
+        moving = """() => [...document.querySelectorAll(".ldm-view, .ldm-view *")].filter((element) => {
+          const style = getComputedStyle(element);
+          return parseFloat(style.transitionDuration) > 0 || style.animationName !== "none";
+        }).length"""
+        assert page.evaluate(moving) == 0
+        assert page.evaluate("document.getAnimations().length") == 0
 
 
 def test_runs_with_parts_missing_draw_with_no_error(chromium, tmp_path):  # noqa: F811
@@ -306,6 +388,35 @@ def test_two_views_play_at_one_speed(two_views):
     page.wait_for_selector(f"#second .ldm-explorer[data-step='{STEPS - 1}']")
     page.wait_for_function("window.model.get('playing') === false")
     assert page.evaluate("window.saved") == [{"step": STEPS - 1, "playing": False}]
+
+
+def test_better_pictures_take_the_place_of_previews_with_no_gap(two_views):
+    page = two_views
+    read = "document.querySelector('#first [data-panel=x0] canvas').getContext('2d').getImageData(9, 9, 1, 1).data.join()"
+    before = page.evaluate(read)
+    # The same files, said to be others, in another order: x0 first shows what was the sample.
+    page.evaluate(
+        """() => {
+          const series = window.model.get("_series");
+          const { latents, x0 } = series;
+          const better = (one) => one.map((files) => files.map(() => 2));
+          const [first, ...lengths] = latents.lengths[0];
+          const bytes = new Uint8Array(window.model.get("_frames").buffer);
+          const last = first + lengths.reduce((sum, length) => sum + length, 0);
+          const reordered = new Uint8Array(bytes.length - first);
+          reordered.set(bytes.subarray(last));
+          reordered.set(bytes.subarray(first, last), bytes.length - last);
+          window.model.set("_series", {
+            x0: { ...x0, grades: better(x0.grades) },
+            latents: { ...x0, lengths: [lengths], grades: better(x0.grades) },
+          });
+          window.model.set("_frames", new DataView(reordered.buffer));
+        }"""
+    )
+    page.wait_for_selector("#first .ldm-explorer[data-ready=true]")
+    assert page.evaluate(read) == before
+    assert page.locator("#first [data-panel=x0] canvas").get_attribute("data-step") == "0"
+    page.wait_for_function("window.bitmaps === 2 * 2 * 9")
 
 
 def test_disposal_leaves_nothing_behind(two_views):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -55,3 +56,20 @@ def test_pure_functions(tmp_path):
         LDM_VIZ_FIGURES=json.dumps([[v, format_figure(v)] for v in figures]),
         LDM_VIZ_CODES=json.dumps(coded),
     )
+
+
+def test_the_views_types_fit():
+    """JSDoc types of all views, by TypeScript's own compiler (Debian: node-typescript)."""
+    compiler = shutil.which("tsc")
+    if compiler is None:
+        if os.environ.get("CI"):
+            pytest.fail("tsc is missing: apt-get install node-typescript")
+        pytest.skip("tsc is not installed")
+    found = subprocess.run(
+        [compiler, "--project", str(HERE / "jsconfig.json")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout[-4000:]

@@ -50,7 +50,8 @@ function render(host) {
     const charts = makeCharts(context);
     if (!header.charts.length) charts.element.remove();
     const body = make("div", { class: "ldm-body" }, stage, transport.element, charts.element);
-    root.append(heading.element, body, makeFooter(context));
+    root.append(heading.element, body);
+    root.append(makeFooter(context));
     choosePanels(context, stage);
     return [heading, ...squares, transport, ...(film ? [film] : []), charts];
   });

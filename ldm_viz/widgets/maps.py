@@ -75,7 +75,7 @@ def pack_maps(trajectory: Trajectory, notes: list[str]) -> tuple[bytes, dict[str
         for b in range(batch):
             scales.append([])
             for i in range(steps):
-                codes, scale = quantise(_area_mean(values[i, b], factor), bits)
+                codes, scale = quantise(area_mean(values[i, b], factor), bits)
                 chunks.append(codes.tobytes())
                 scales[-1].append(scale)
         header["stacks"].append({"name": name, "scales": scales})
@@ -117,8 +117,16 @@ def _is_sum(maps: dict[str, np.ndarray]) -> bool:
     return True
 
 
-def quantise(values: np.ndarray, bits: int) -> tuple[np.ndarray, float]:
-    """Code values as unsigned integers of ``bits`` bits, as `pack_maps` describes, with their scale."""
+def quantise(
+    values: np.ndarray, bits: int, outlying: float = _OUTLYING
+) -> tuple[np.ndarray, float]:
+    """Code values as unsigned integers of ``bits`` bits, as `pack_maps` describes, with their scale.
+
+    Args:
+        values: what is coded.
+        bits: 8 or 16.
+        outlying: how many times the 99th percentile the largest may be before it is left out of the scale.
+    """
     data = np.asarray(values, dtype=np.float64)
     half = 1 << (bits - 1)
     finite = np.isfinite(data)
@@ -126,7 +134,7 @@ def quantise(values: np.ndarray, bits: int) -> tuple[np.ndarray, float]:
     scale = float(sizes.max()) if sizes.size else 0.0
     if sizes.size:
         usual = float(np.quantile(sizes, 0.99))
-        if usual > 0 and scale > _OUTLYING * usual:
+        if usual > 0 and scale > outlying * usual:
             scale = 4 * usual
     # Seven digits are what the header can carry, so quantise with exactly what the view will read.
     scale = float(f"{scale:.7g}")
@@ -142,7 +150,7 @@ def quantise(values: np.ndarray, bits: int) -> tuple[np.ndarray, float]:
     return codes.astype("<u1" if bits == 8 else "<u2"), scale
 
 
-def _area_mean(values: np.ndarray, factor: int) -> np.ndarray:
+def area_mean(values: np.ndarray, factor: int) -> np.ndarray:
     """Mean over squares of ``factor`` of ``(channels, h, w)``; edges are padded with their own values."""
     if factor == 1:
         return values

@@ -81,6 +81,7 @@ class Files:
             "width": self.full[0],
             "height": self.full[1],
             "full": list(self.full),
+            "exact": self._rung is not None and self._rung[1] is None,
             "lengths": [[len(self._files.get((b, i), b"")) for i in steps] for b in samples],
             "grades": [[self._grades.get((b, i), PREVIEW) for i in steps] for b in samples],
         }
@@ -170,13 +171,14 @@ class PictureFiles:
 
     Args:
         trajectory: the run.
+        budget: bytes that each of the series may take.
 
     Attributes:
         notes: what there is to say about them.
         patience: seconds that their making may take before anything is shown.
     """
 
-    def __init__(self, trajectory: Trajectory) -> None:
+    def __init__(self, trajectory: Trajectory, budget: int = BUDGET) -> None:
         self.notes: list[str] = []
         shown: dict[str, Any] = {n: s for n, s in trajectory.frames.items() if s.size}
         if "x0" not in shown and trajectory.images is not None and trajectory.images.size:
@@ -197,7 +199,7 @@ class PictureFiles:
         self._series = {
             name: Files(
                 pictures,
-                SINGLE_BUDGET if name == "images" else BUDGET,
+                min(SINGLE_BUDGET, budget) if name == "images" else budget,
                 [one.get(name) for one in previews],
                 finished,
             )

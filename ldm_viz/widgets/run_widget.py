@@ -36,53 +36,18 @@ def check_trajectory(trajectory: Any, what: str = "the explorer") -> None:
         )
 
 
-class RunWidget(anywidget.AnyWidget):
-    """A widget that shows one run under a step.
+class RecordedWidget(anywidget.AnyWidget):
+    """What all widgets of recorded runs can do: fill in pictures, be a still picture and a page.
 
-    Args:
-        trajectory: the run, such as `ldm_viz.record` returns.
-        **traits: any of the widget's traits.
-
-    Raises:
-        TypeError: this is no trajectory, or an option is unknown.
-        traitlets.TraitError: the run has no such step, sample, channel or branch.
+    One that derives from it sets ``_filler`` before its own state, and has a ``still``.
     """
 
-    _name: ClassVar[str] = "the explorer"
-    _view: ClassVar[str] = "explorer"
-    _wire: ClassVar[tuple[str, ...]] = ("_header", "_series", "_frames", "_maps", "_charts")
-    _shows: ClassVar[dict[str, bool]] = {}
+    _name: ClassVar[str] = ""
+    _view: ClassVar[str] = ""
+    _wire: ClassVar[tuple[str, ...]] = ()
+    _filler: Filler
 
-    step = traitlets.Int(0).tag(sync=True)
-    """The step shown, 0-based: what ``trajectory[step]`` is."""
-
-    sample = traitlets.Int(0).tag(sync=True)
-    """The position in the batch that is shown."""
-
-    _header = traitlets.Dict().tag(sync=True)
-    _series = traitlets.Dict().tag(sync=True)
-    _frames = traitlets.Bytes(b"").tag(sync=True)
-    _maps = traitlets.Bytes(b"").tag(sync=True)
-    _charts = traitlets.Bytes(b"").tag(sync=True)
     _note = traitlets.Unicode("").tag(sync=True)
-
-    def __init__(self, trajectory: Trajectory, **traits: Any) -> None:
-        check_trajectory(trajectory, self._name)
-        known = self.options()
-        unknown = sorted(set(traits) - set(known))
-        if unknown:
-            raise TypeError(f"unknown option {unknown[0]!r}; {self._name} has {', '.join(known)}")
-        self._trajectory = trajectory
-        packed = pack(trajectory, **self._shows)
-        self._branches, self._channels = packed.branches, packed.channels
-        self._pictures = packed.pictures
-        self._filler = Filler([packed.pictures], self._show_pictures, self._place)
-        super().__init__(
-            _header=packed.header, _maps=packed.maps, _charts=packed.charts, **self.defaults(traits)
-        )
-        self._filler.begin()
-        self._show_pictures(self._filler.note)
-        self._filler.fill_when_idle()
 
     @classmethod
     def options(cls) -> list[str]:
@@ -91,34 +56,17 @@ class RunWidget(anywidget.AnyWidget):
         names = cls.class_trait_names(sync=True)
         return sorted(name for name in names if name not in own and not name.startswith("_"))
 
-    def defaults(self, traits: dict[str, Any]) -> dict[str, Any]:
-        """The traits to begin with, given those that are asked for."""
-        return traits
-
-    def _place(self) -> tuple[int, int]:
-        return self.step, self.sample
-
-    def _show_pictures(self, note: str) -> None:
-        with self.hold_sync():
-            self._series = self._pictures.header
-            self._frames = self._pictures.data
-            self._note = note
-
-    @property
-    def trajectory(self) -> Trajectory:
-        """The run that is shown."""
-        return self._trajectory
-
-    @property
-    def current(self) -> Step:
-        """The arrays behind what is shown: ``trajectory[step]``.
+    @classmethod
+    def check_options(cls, traits: dict[str, Any]) -> None:
+        """Refuse names that are no trait of this widget.
 
         Raises:
-            IndexError: the run has no step.
+            TypeError: there is one.
         """
-        if not len(self._trajectory):
-            raise IndexError("this run has no step: nothing was recorded before it stopped")
-        return self._trajectory[self.step]
+        known = cls.options()
+        unknown = sorted(set(traits) - set(known))
+        if unknown:
+            raise TypeError(f"unknown option {unknown[0]!r}; {cls._name} has {', '.join(known)}")
 
     def finish(self) -> None:
         """Make all pictures that are still missing, now and with a progress bar.
@@ -135,32 +83,12 @@ class RunWidget(anywidget.AnyWidget):
             filler.stop()
         super().close()
 
-    @traitlets.validate("step")
-    def _valid_step(self, proposal: dict[str, Any]) -> int:
-        last = max(len(self._trajectory) - 1, 0)
-        if not 0 <= proposal["value"] <= last:
-            raise traitlets.TraitError(
-                f"step must be between 0 and {last}, not {proposal['value']}: "
-                f"this run has {len(self._trajectory)} steps, counted from 0"
-            )
-        return proposal["value"]
-
-    @traitlets.validate("sample")
-    def _valid_sample(self, proposal: dict[str, Any]) -> int:
-        last = self._trajectory.batch_size - 1
-        if not 0 <= proposal["value"] <= last:
-            raise traitlets.TraitError(
-                f"sample must be between 0 and {last}, not {proposal['value']}"
-            )
-        return proposal["value"]
-
-    def __repr__(self) -> str:
-        words = self._header["words"][self.step] if self._header["words"] else "no step"
-        return f"{type(self).__name__}: {words}"
-
     def still(self) -> bytes:
-        """The run as one still picture: a PNG of x_t and the predicted x0 over a few steps."""
-        return encode_image(still_picture(self._trajectory, self.sample), "png")
+        """The widget as one still picture, PNG."""
+        raise NotImplementedError
+
+    def _title(self) -> str:
+        return "A recorded run"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -197,10 +125,112 @@ class RunWidget(anywidget.AnyWidget):
         state = {name: getattr(self, name) for name in (*self.options(), *self._wire)}
         if "playing" in state:
             state["playing"] = False
-        if title is None:
-            samples = self._header["samples"]
-            title = (samples[self.sample]["prompt"] if samples else "") or "A recorded run"
-        return write_page(self._view, state, title, path)
+        return write_page(self._view, state, self._title() if title is None else title, path)
+
+
+class RunWidget(RecordedWidget):
+    """A widget that shows one run under a step.
+
+    Args:
+        trajectory: the run, such as `ldm_viz.record` returns.
+        **traits: any of the widget's traits.
+
+    Raises:
+        TypeError: this is no trajectory, or an option is unknown.
+        traitlets.TraitError: the run has no such step, sample, channel or branch.
+    """
+
+    _name: ClassVar[str] = "the explorer"
+    _view: ClassVar[str] = "explorer"
+    _wire: ClassVar[tuple[str, ...]] = ("_header", "_series", "_frames", "_maps", "_charts")
+    _shows: ClassVar[dict[str, bool]] = {}
+
+    step = traitlets.Int(0).tag(sync=True)
+    """The step shown, 0-based: what ``trajectory[step]`` is."""
+
+    sample = traitlets.Int(0).tag(sync=True)
+    """The position in the batch that is shown."""
+
+    _header = traitlets.Dict().tag(sync=True)
+    _series = traitlets.Dict().tag(sync=True)
+    _frames = traitlets.Bytes(b"").tag(sync=True)
+    _maps = traitlets.Bytes(b"").tag(sync=True)
+    _charts = traitlets.Bytes(b"").tag(sync=True)
+
+    def __init__(self, trajectory: Trajectory, **traits: Any) -> None:
+        check_trajectory(trajectory, self._name)
+        self.check_options(traits)
+        self._trajectory = trajectory
+        packed = pack(trajectory, **self._shows)
+        self._branches, self._channels = packed.branches, packed.channels
+        self._pictures = packed.pictures
+        self._filler = Filler([packed.pictures], self._show_pictures, self._place)
+        super().__init__(
+            _header=packed.header, _maps=packed.maps, _charts=packed.charts, **self.defaults(traits)
+        )
+        self._filler.begin()
+        self._show_pictures(self._filler.note)
+        self._filler.fill_when_idle()
+
+    def defaults(self, traits: dict[str, Any]) -> dict[str, Any]:
+        """The traits to begin with, given those that are asked for."""
+        return traits
+
+    def _place(self) -> tuple[int, int]:
+        return self.step, self.sample
+
+    def _show_pictures(self, note: str) -> None:
+        with self.hold_sync():
+            self._note = note
+            self._series = self._pictures.header
+            self._frames = self._pictures.data
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The run that is shown."""
+        return self._trajectory
+
+    @property
+    def current(self) -> Step:
+        """The arrays behind what is shown: ``trajectory[step]``.
+
+        Raises:
+            IndexError: the run has no step.
+        """
+        if not len(self._trajectory):
+            raise IndexError("this run has no step: nothing was recorded before it stopped")
+        return self._trajectory[self.step]
+
+    @traitlets.validate("step")
+    def _valid_step(self, proposal: dict[str, Any]) -> int:
+        last = max(len(self._trajectory) - 1, 0)
+        if not 0 <= proposal["value"] <= last:
+            raise traitlets.TraitError(
+                f"step must be between 0 and {last}, not {proposal['value']}: "
+                f"this run has {len(self._trajectory)} steps, counted from 0"
+            )
+        return proposal["value"]
+
+    @traitlets.validate("sample")
+    def _valid_sample(self, proposal: dict[str, Any]) -> int:
+        last = self._trajectory.batch_size - 1
+        if not 0 <= proposal["value"] <= last:
+            raise traitlets.TraitError(
+                f"sample must be between 0 and {last}, not {proposal['value']}"
+            )
+        return proposal["value"]
+
+    def __repr__(self) -> str:
+        words = self._header["words"][self.step] if self._header["words"] else "no step"
+        return f"{type(self).__name__}: {words}"
+
+    def still(self) -> bytes:
+        """The run as one still picture: a PNG of x_t and the predicted x0 over a few steps."""
+        return encode_image(still_picture(self._trajectory, self.sample), "png")
+
+    def _title(self) -> str:
+        samples = self._header["samples"]
+        return (samples[self.sample]["prompt"] if samples else "") or super()._title()
 
 
 class HeatmapTraits(traitlets.HasTraits):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TILE = 128
 
 
-def _enlarged(values: np.ndarray) -> np.ndarray:
+def enlarged(values: np.ndarray) -> np.ndarray:
     """A map as a picture with its cells kept sharp."""
     picture = colourise(values)
     factor = max(1, TILE // max(picture.shape[:2]))
@@ -47,7 +47,7 @@ def still_picture(trajectory: Trajectory, sample: int = 0) -> np.ndarray:
     if not rows:
         maps, _ = channel_maps(trajectory.latents, trajectory.latent_shape, trajectory.settings)
         if maps is not None and maps.size:
-            rows.append(("latents", [_enlarged(maps[i, sample, 0]) for i in steps or [0]]))
+            rows.append(("latents", [enlarged(maps[i, sample, 0]) for i in steps or [0]]))
     names = [f"step {i} · t {format_timestep(trajectory.timesteps[i])}" for i in steps]
     parts = [f"{len(trajectory)} steps"]
     for name, text in (("pipeline", "{}"), ("scheduler", "{}"), ("guidance_scale", "guidance {}")):
