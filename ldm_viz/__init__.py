@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ldm_viz.capture import LiveStep, Recorder, RecordingError, add_scaling, estimate, record
+    from ldm_viz.exports import ExportError, animate, export
     from ldm_viz.latent_layouts import add_layout
     from ldm_viz.tiny import load_joint_space, load_tiny
     from ldm_viz.trajectory import Step, Trajectory, TrajectoryFileError
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Explorer",
+    "ExportError",
     "Filmstrip",
     "LatentStatistics",
     "LiveStep",
@@ -37,8 +39,10 @@ __all__ = [
     "TrajectoryFileError",
     "add_layout",
     "add_scaling",
+    "animate",
     "estimate",
     "explore",
+    "export",
     "load_joint_space",
     "load_tiny",
     "open_trajectory",
@@ -47,6 +51,7 @@ __all__ = [
 
 _HOMES = {
     "Explorer": ("ldm_viz.widgets", "Explorer"),
+    "ExportError": ("ldm_viz.exports", "ExportError"),
     "Filmstrip": ("ldm_viz.widgets", "Filmstrip"),
     "LatentStatistics": ("ldm_viz.widgets", "LatentStatistics"),
     "LiveStep": ("ldm_viz.capture", "LiveStep"),
@@ -58,8 +63,10 @@ _HOMES = {
     "TrajectoryFileError": ("ldm_viz.trajectory", "TrajectoryFileError"),
     "add_layout": ("ldm_viz.latent_layouts", "add_layout"),
     "add_scaling": ("ldm_viz.capture", "add_scaling"),
+    "animate": ("ldm_viz.exports", "animate"),
     "estimate": ("ldm_viz.capture", "estimate"),
     "explore": ("ldm_viz.widgets", "explore"),
+    "export": ("ldm_viz.exports", "export"),
     "load_joint_space": ("ldm_viz.tiny", "load_joint_space"),
     "load_tiny": ("ldm_viz.tiny", "load_tiny"),
     "open_trajectory": ("ldm_viz.trajectory", "Trajectory.open"),

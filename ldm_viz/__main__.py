@@ -1,4 +1,4 @@
-"""The command line: ``python -m ldm_viz demo | record | open``.
+"""The command line: ``python -m ldm_viz demo | record | open | export``.
 
 Messages and progress go to stderr; the last line on stdout is the path of the file that was written.
 Exit status: 0 done, 1 the run failed on its way, 2 what was asked for cannot be done, 130 stopped by Ctrl-C.
@@ -177,6 +177,21 @@ def _parser() -> argparse.ArgumentParser:
         help="the page to write, replaced if it is there (default: RUN with the ending .html)",
     )
     _add_no_open(show)
+
+    export = _command(
+        commands,
+        "export",
+        _export,
+        "write a recorded run as an animation or a contact sheet",
+        "Write a recorded run as a file to show: .gif, .webp, .mp4 (with ffmpeg), .png (a contact sheet) or "
+        ".html.\nNeeds neither the model nor torch.",
+        """
+        python -m ldm_viz export star.safetensors star.gif
+        python -m ldm_viz export star.safetensors star.mp4 --series latents,x0,guided --size 512 --fps 12
+        python -m ldm_viz export star.safetensors star.png --steps 9
+        """,
+    )
+    _add_export_options(export)
     return parser
 
 
@@ -234,6 +249,77 @@ def _add_run_options(
         type=_scheduler_name,
         metavar="NAME",
         help=f"one of {', '.join(SCHEDULERS)} (default: {OWN})",
+    )
+
+
+def _add_export_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", type=Path, metavar="RUN", help="a file that 'record' wrote")
+    command.add_argument(
+        "out",
+        type=Path,
+        metavar="OUT",
+        help="the file to write, replaced if it is there; its ending tells what it becomes",
+    )
+    command.add_argument(
+        "--series",
+        metavar="NAMES",
+        help="what is shown, with commas between: latents, x0, guided, conditional, unconditional, "
+        "'guidance delta' (default: latents,x0)",
+    )
+    command.add_argument(
+        "--sample",
+        type=_whole("sample", 0, 2**31),
+        default=0,
+        metavar="NUMBER",
+        help="the position in the batch (default: %(default)s)",
+    )
+    command.add_argument(
+        "--steps",
+        type=_whole("steps", 1, 2**31),
+        metavar="NUMBER",
+        help="show so many steps, evenly apart (default: all; of a contact sheet seven)",
+    )
+    command.add_argument(
+        "--size",
+        type=_whole("size", 16, 4096),
+        metavar="PIXELS",
+        help="the longer side of each picture (default: as they are, within 256 to 512)",
+    )
+    command.add_argument(
+        "--fps",
+        type=_finite,
+        default=8.0,
+        metavar="NUMBER",
+        help="steps a second (default: %(default)g)",
+    )
+    command.add_argument(
+        "--hold",
+        type=_finite,
+        metavar="SECONDS",
+        help="how long the last frame stays (default: 1; of a finished video 0)",
+    )
+    command.add_argument(
+        "--quality",
+        type=_whole("quality", 0, 100),
+        metavar="NUMBER",
+        help="of .webp and .mp4, 0 to 100 (default: 80)",
+    )
+    command.add_argument(
+        "--channel",
+        type=_whole("channel", 0, 2**31),
+        default=0,
+        metavar="NUMBER",
+        help="the latent channel of heatmaps (default: %(default)s)",
+    )
+    command.add_argument(
+        "--video",
+        choices=("middle", "final"),
+        default="middle",
+        help="of a run that made a video: the frame in the middle at every step, or the finished video "
+        "(default: %(default)s)",
+    )
+    command.add_argument(
+        "--no-labels", dest="labels", action="store_false", help="only the pictures, no words"
     )
 
 
@@ -327,15 +413,54 @@ def _open(options: argparse.Namespace) -> int:
     file: Path = options.file
     page: Path = options.out or file.with_suffix(".html")
     _check_page(page)
+    run = _read(file)
+    _say(repr(run))
+    _show(_written(page, lambda: ldm_viz.explore(run).to_html(page)), options.open_page)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from ldm_viz.exports import ExportError, export
+
+    out: Path = options.out
+    run = _read(options.file)
+    _say(repr(run))
+    series = options.series
     try:
-        run = ldm_viz.open_trajectory(file)
+        _written(
+            out,
+            lambda: export(
+                run,
+                out,
+                series=None if series is None else [name.strip() for name in series.split(",")],
+                sample=options.sample,
+                steps=options.steps,
+                size=options.size,
+                fps=options.fps,
+                hold=options.hold,
+                labels=options.labels,
+                quality=options.quality,
+                channel=options.channel,
+                video=options.video,
+                progress=None if sys.stderr.isatty() else False,
+            ),
+        )
+    except (ValueError, IndexError, ExportError) as error:
+        raise CommandError(_one_line(error)) from error
+    except KeyboardInterrupt:
+        _say("Stopped by Ctrl-C; nothing was written")
+        return 130
+    print(out.resolve(), flush=True)
+    return 0
+
+
+def _read(file: Path) -> "Trajectory":
+    try:
+        return ldm_viz.open_trajectory(file)
     except OSError as error:
         raise CommandError(f"cannot read {file}: {error.strerror or error}") from error
     except ldm_viz.TrajectoryFileError as error:
         raise CommandError(_one_line(error)) from error
-    _say(repr(run))
-    _show(_written(page, lambda: ldm_viz.explore(run).to_html(page)), options.open_page)
-    return 0
 
 
 def _load(model: str | None, device: str | None, dtype: str | None) -> Any:

@@ -9,8 +9,10 @@ import webbrowser
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import ldm_viz
+import ldm_viz.imaging
 from ldm_viz.__main__ import SCHEDULERS, main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +52,7 @@ def _at_step(monkeypatch, step: int, act) -> None:
     monkeypatch.setattr(ldm_viz, "load_tiny", load)
 
 
-@pytest.mark.parametrize("command", ["demo", "record", "open"])
+@pytest.mark.parametrize("command", ["demo", "record", "open", "export"])
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -194,6 +196,13 @@ BAD_INPUT = {
     "a file of another kind": (["open", "file.txt"], "file.txt"),
     "a folder as a run": (["open", "folder.html", "--out", "a.html"], "folder.html"),
     "the run as its own page": (["open", "a.safetensors", "--out", "a.safetensors"], ".html"),
+    "an export of nothing": (["export", "nowhere.safetensors", "a.gif"], "nowhere.safetensors"),
+    "an export of another kind": (["export", "file.txt", "a.gif"], "file.txt"),
+    "an export to nowhere": (["export", "file.txt"], "OUT"),
+    "a sample before the first": (["export", "a", "b.gif", "--sample", "-1"], "'-1'"),
+    "an export too small": (["export", "a", "b.gif", "--size", "2"], "from 16 to 4096"),
+    "an export at no speed": (["export", "a", "b.gif", "--fps", "fast"], "'fast'"),
+    "an export of an unknown video": (["export", "a", "b.gif", "--video", "first"], "'first'"),
 }
 
 
@@ -280,3 +289,87 @@ def test_a_full_disk_does_not_lose_the_run(tmp_path, monkeypatch, capsys):
     told = capsys.readouterr()
     assert os.strerror(errno.ENOSPC) in told.err
     assert len(ldm_viz.open_trajectory(told.out.strip())) == 4
+
+
+def test_export_writes_an_animation_and_prints_its_path(saved, tmp_path, capsys):
+    options = ("--series", "latents, x0", "--fps", "10", "--hold", "0.5", "--size", "64")
+    assert main(["export", str(saved), "star.gif", *options, "--no-labels"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'star.gif'}\n"
+    with Image.open("star.gif") as image:
+        assert image.n_frames == 5
+        assert image.height == 64 and 128 < image.width < 140
+        image.seek(4)
+        assert image.info["duration"] == 500
+
+
+def test_export_takes_its_other_options(saved, capsys):
+    assert main(["export", str(saved), "star.webp", "--steps", "2", "--quality", "30"]) == 0
+    with Image.open("star.webp") as image:
+        assert image.n_frames == 3
+    options = ("--series", "guided", "--channel", "3", "--sample", "0", "--video", "middle")
+    assert main(["export", str(saved), "star.png", *options]) == 0
+    assert main(["export", str(saved), "star.html"]) == 0
+    assert "a green star at night" in Path("star.html").read_text(encoding="utf-8")
+
+
+BAD_EXPORTS = {
+    "an unknown ending": (["star.avi"], ".gif"),
+    "no folder": (["nowhere/star.gif"], "no folder nowhere"),
+    "an unknown series": (["star.gif", "--series", "latents,moon"], "'moon'; this run has latents"),
+    "no such sample": (["star.gif", "--sample", "1"], "between 0 and 0, not 1"),
+    "no such channel": (["star.gif", "--series", "guided", "--channel", "4"], "not 4"),
+    "too fast": (["star.gif", "--fps", "51"], "0.1 to 50"),
+    "no ffmpeg": (["star.mp4"], "not on PATH"),
+    "no video": (["star.gif", "--video", "final"], "none"),
+    "quality of a GIF": (["star.gif", "--quality", "9"], "quality is for"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_EXPORTS)
+def test_an_export_that_cannot_be_gets_one_line_and_leaves_nothing(
+    case, saved, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    arguments, told = BAD_EXPORTS[case]
+    assert main(["export", str(saved), *arguments]) == 2
+    seen = capsys.readouterr()
+    assert seen.out == ""
+    last = seen.err.splitlines()[-1]
+    assert last.startswith("python -m ldm_viz export: ") and told in last
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_during_an_export_leaves_the_old_file(saved, tmp_path, monkeypatch, capsys):
+    (tmp_path / "star.gif").write_bytes(b"old")
+    colourise = ldm_viz.imaging.colourise
+    seen = []
+
+    def stop_at_the_third(*arguments):
+        seen.append(None)
+        if len(seen) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return colourise(*arguments)
+
+    monkeypatch.setattr("ldm_viz.exports.panels.colourise", stop_at_the_third)
+    assert main(["export", str(saved), "star.gif", "--series", "guided"]) == 130
+    told = capsys.readouterr()
+    assert told.out == "" and "nothing was written" in told.err
+    assert [path.name for path in tmp_path.iterdir()] == ["star.gif"]
+    assert (tmp_path / "star.gif").read_bytes() == b"old"
+
+
+def test_export_needs_no_torch(saved, tmp_path):
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'diffusers', 'transformers'): sys.modules[name] = None\n"
+        "from ldm_viz.__main__ import main\n"
+        "sys.exit(main(['export', sys.argv[1], 'star.gif']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(saved)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "star.gif")

@@ -142,7 +142,7 @@ def test_importing_the_package_is_cheap() -> None:
 def test_looking_at_a_run_needs_no_model() -> None:
     code = (
         "import ldm_viz as lv, ldm_viz.statistics, ldm_viz.imaging\n"
-        "lv.Trajectory, lv.open_trajectory, lv.explore"
+        "lv.Trajectory, lv.open_trajectory, lv.explore, lv.export"
     )
     assert _loaded_by(code, "torch", "diffusers", "transformers") == []
 
