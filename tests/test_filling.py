@@ -1,9 +1,12 @@
 """Pictures that take long to make: a preview at once, the pictures themselves in the kernel's idle time."""
 
 import asyncio
+import time
 
 import numpy as np
 import pytest
+from browser import chromium, lab, open_watched, run_notebook  # noqa: F401
+from playwright.sync_api import expect
 from trajectories import make_trajectory
 
 import ldm_viz as lv
@@ -19,8 +22,9 @@ class Slow(FrameSource):
 
     costly = True
 
-    def __init__(self, pictures, breaks_at=None):
+    def __init__(self, pictures, breaks_at=None, seconds=0.0):
         super().__init__()
+        self.seconds = seconds
         self.pictures = pictures.reshape(-1, *pictures.shape[2:])
         self.picture_shape = pictures.shape[2:]
         self.made = []
@@ -30,15 +34,16 @@ class Slow(FrameSource):
         for number in numbers:
             if number == self.breaks_at:
                 raise RuntimeError("out of memory")
+            time.sleep(self.seconds)
             self.made.append(number)
             yield number, self.pictures[number].copy()
 
 
-def slow_run(steps=12, side=256, batch=1, breaks_at=None):
+def slow_run(steps=12, side=256, batch=1, breaks_at=None, seconds=0.0):
     run = make_trajectory(steps, side=side, factor=8, batch=batch)
     frames = {}
     for name, pictures in run.frames.items():
-        source = Slow(np.asarray(pictures), breaks_at if name == "latents" else None)
+        source = Slow(np.asarray(pictures), breaks_at if name == "latents" else None, seconds)
         numbers = np.arange(len(pictures) * batch).reshape(-1, batch)
         frames[name] = FrameSeries(source, numbers)
     return run.replace(frames=frames), run
@@ -160,3 +165,35 @@ def test_the_ladder_goes_down_and_never_enlarges():
     for longest in (16, 64, 200, 2048):
         sides = [side for side, _ in ladder(longest)]
         assert sides == sorted(sides, reverse=True) and sides[0] <= longest
+
+
+CELLS = (
+    """
+from test_filling import slow_run
+import ldm_viz as lv
+
+run, _ = slow_run(12, seconds=0.25)
+explorer = lv.explore(run, step=6)
+explorer
+""",
+    "made_before_the_next_cell = len(run.frames['x0'].source.made)",
+)
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_jupyterlab_shows_previews_at_once_and_the_exact_pictures_later(chromium, lab):  # noqa: F811
+    name = lab.write_notebook("filling.ipynb", *CELLS)
+    with open_watched(chromium, offline=False) as watched:
+        page = watched.page
+        run_notebook(page, lab.address(name), ".ldm-explorer[data-ready=true]")
+        status = page.locator(".ldm-heading [role=status]")
+        expect(status).to_contain_text("Exact pictures:")
+        page.get_by_role("slider", name="Step").focus()
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_selector(".ldm-explorer[data-step='5']")
+        # 25 pictures take 6 seconds of the kernel's idle time; meanwhile the first exact ones come.
+        expect(status).to_be_hidden(timeout=120_000)
+        page.keyboard.press("ArrowRight")
+        page.wait_for_selector(".ldm-explorer[data-step='6'][data-ready=true]")
+        assert [text for text in watched.errors if "ldm" in text or "anywidget" in text] == []
