@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ldm_viz.statistics import channel_maps
-from ldm_viz.trajectory.frames import middle_frame
+from ldm_viz.trajectory.frames import frame_at
 
 if TYPE_CHECKING:
     from ldm_viz.trajectory import Trajectory
@@ -49,28 +49,30 @@ def preview_map(planes: np.ndarray, picture: np.ndarray) -> np.ndarray:
     return np.vstack([weights, mean - middle @ weights])
 
 
-def preview_pictures(trajectory: Trajectory, sample: int = 0) -> dict[str, np.ndarray]:
+def preview_pictures(
+    trajectory: Trajectory, sample: int = 0, at: float = 0.5
+) -> dict[str, np.ndarray]:
     """Pictures of the latents and of x0 at every step, as coarse as the latents themselves.
 
     Args:
         trajectory: the run.
         sample: position in the batch.
+        at: which frame of a video, from 0 for the first to 1 for the last.
 
     Returns:
         ``"latents"``: ``(steps + 1, h, w, 3)`` and ``"x0"``: ``(steps, h, w, 3)``, uint8, in the
-        resolution of the latents, as far as the run has them; of videos the frame in the middle.
+        resolution of the latents, as far as the run has them.
         Empty where the run holds no finished picture, or latents with no layout in space.
     """
     if trajectory.images is None or not trajectory.complete:
         return {}
-    planes, _ = channel_maps(
-        trajectory.latents[:, sample], trajectory.latent_shape, trajectory.settings
-    )
+    shape, settings = trajectory.latent_shape, trajectory.settings
+    planes, _ = channel_maps(trajectory.latents[:, sample], shape, settings, at)
     if planes is None or not planes.size:
         return {}
     image = trajectory.images[sample]
     try:
-        weights = preview_map(planes[-1], middle_frame(image) if image.ndim == 4 else image)
+        weights = preview_map(planes[-1], frame_at(image, at) if image.ndim == 4 else image)
     except ValueError:
         return {}
     scales = np.ones(len(planes))
@@ -78,9 +80,7 @@ def preview_pictures(trajectory: Trajectory, sample: int = 0) -> dict[str, np.nd
         scales[:-1] = 1 / np.sqrt(1 + np.nan_to_num(trajectory.sigmas) ** 2)
     made = {"latents": _painted(planes * scales[:, None, None, None], weights)}
     if trajectory.x0 is not None:
-        planes, _ = channel_maps(
-            trajectory.x0[:, sample], trajectory.latent_shape, trajectory.settings
-        )
+        planes, _ = channel_maps(trajectory.x0[:, sample], shape, settings, at)
         made["x0"] = _painted(planes, weights)
     return made
 

@@ -26,6 +26,7 @@ __all__ = [
     "noise_words",
     "prediction_statistics",
     "step_words",
+    "video_frames",
 ]
 
 
@@ -55,18 +56,22 @@ class PredictionStatistics:
 
 
 def channel_maps(
-    values: np.ndarray, latent_shape: tuple[int, ...], settings: Mapping[str, Any] | None = None
+    values: np.ndarray,
+    latent_shape: tuple[int, ...],
+    settings: Mapping[str, Any] | None = None,
+    at: float = 0.5,
 ) -> tuple[np.ndarray | None, str]:
     """Lay latents out as one map a channel.
 
     Plain latents ``(channels, h, w)`` are maps already. Packed ones, as Flux has them, are unpacked as the
     run's ``latent_layout`` says or, without it, when the picture's ``height`` and ``width`` tell how. Of a
-    video the middle frame is taken.
+    video one frame is taken.
 
     Args:
         values: array of shape ``(…, *latent_shape)``.
         latent_shape: shape of one sample's latents.
         settings: the run's settings; ``latent_layout``, ``height`` and ``width`` are read.
+        at: which frame of a video, from 0 for the first to 1 for the last; the one in the middle by default.
 
     Returns:
         The maps ``(…, channels, h, w)``, or None where there is no such layout, and a note in words
@@ -82,9 +87,23 @@ def channel_maps(
     note = f"Packed latents ({shape}), unpacked for the maps." if "(" in layout.pattern else ""
     if layout.is_video:
         count = maps.shape[-3]
-        note = f"Video latents: frame {count // 2} of {count} is shown as maps."
-        maps = maps[..., count // 2, :, :]
+        frame = math.floor(at * (count - 1) + 0.5)
+        note = f"Video latents: frame {frame} of {count} is shown as maps."
+        maps = maps[..., frame, :, :]
     return maps, note
+
+
+def video_frames(latent_shape: tuple[int, ...], settings: Mapping[str, Any] | None = None) -> int:
+    """How many frames of a video latents of this shape hold; 0 where they are no video's.
+
+    Args:
+        latent_shape: shape of one sample's latents.
+        settings: the run's settings, as for `channel_maps`.
+    """
+    layout = _layout(latent_shape, settings or {})
+    if layout is None or not layout.is_video:
+        return 0
+    return int(layout.unpack(np.empty(latent_shape, np.bool_)).shape[-3])
 
 
 def _layout(latent_shape: tuple[int, ...], settings: Mapping[str, Any]) -> LatentLayout | None:

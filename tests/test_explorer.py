@@ -7,6 +7,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,7 +119,9 @@ def test_what_is_no_trajectory_and_unknown_options_are_named(run):
     for thing in (None, "run.safetensors", {"latents": 1}):
         with pytest.raises(TypeError, match=f"not {type(thing).__name__}.*open_trajectory"):
             lv.explore(thing)
-    with pytest.raises(TypeError, match="'stepp'.*panels, playing, sample, scale, speed, step"):
+    with pytest.raises(
+        TypeError, match="'stepp'.*frame, panels, playing, sample, scale, speed, step"
+    ):
         lv.explore(run, stepp=3)
     with pytest.raises(traitlets.TraitError, match="between 0 and 8, not 40"):
         lv.explore(run, step=40)
@@ -288,6 +291,44 @@ def test_averaged_maps_are_means_and_said_so():
     sent = map_at(packed, "guided", 0, 7)
     np.testing.assert_allclose(sent, expected, atol=np.abs(expected).max() / 240)
     assert any("4×4" in note for note in packed.header["notes"])
+
+
+def video_run(steps=4, frames=9):
+    random = np.random.default_rng(3)
+    latents = random.normal(size=(steps + 1, 1, 4, 3, 8, 8)).astype(np.float32)
+    pictures = random.integers(0, 255, (steps + 1, 1, frames, 32, 32, 3), dtype=np.uint8)
+    return Trajectory(
+        latents=latents,
+        timesteps=np.arange(steps)[::-1] * 100.0,
+        sigmas=np.ones(steps),
+        snrs=np.ones(steps),
+        noise_prediction={"guided": random.normal(size=latents[1:].shape).astype(np.float32)},
+        frames={"latents": pictures},
+    )
+
+
+def test_every_frame_of_a_video_can_be_looked_at():
+    run = video_run()
+    explorer = lv.explore(run)
+    assert explorer.frame == 4 and explorer._header["video"] == 9
+    for frame, planes in ((4, 1), (0, 0), (8, 2)):
+        explorer.frame = frame
+        np.testing.assert_array_equal(
+            frame_at(explorer._pictures, "latents", 0, 2), run.frames["latents"][2, 0, frame]
+        )
+        packed = SimpleNamespace(header=explorer._header, maps=explorer._maps)
+        values = run.noise_prediction["guided"][1, 0, :, planes]
+        np.testing.assert_allclose(
+            map_at(packed, "guided", 0, 1), values, atol=np.abs(values).max() / 32000
+        )
+    grades = {grade for row in explorer._series["latents"]["grades"] for grade in row}
+    assert grades == {5}
+    with pytest.raises(
+        traitlets.TraitError, match="between 0 and 8, not 9: its video has 9 frames"
+    ):
+        explorer.frame = 9
+    with pytest.raises(traitlets.TraitError, match="it is no video's"):
+        lv.explore(make_trajectory(2), frame=1)
 
 
 def test_every_header_is_strict_json(run):

@@ -265,3 +265,8 @@ def index_frames(frames: Mapping[str, Any], keys: Mapping[str, tuple]) -> dict[s
 def middle_frame(pictures: Any) -> np.ndarray:
     """Of videos ``(..., f, h, w, 3)`` the frame in the middle, ``(..., h, w, 3)``."""
     return pictures[(*(slice(None),) * (pictures.ndim - 4), pictures.shape[-4] // 2)]
+
+
+def frame_at(video: np.ndarray, at: float) -> np.ndarray:
+    """Of a video ``(f, h, w, 3)`` the frame at a place from 0, its first, to 1, its last."""
+    return video[math.floor(at * (len(video) - 1) + 0.5)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ldm_viz.statistics import channel_maps, guidance_delta
+from ldm_viz.statistics import channel_maps, guidance_delta, video_frames
 
 if TYPE_CHECKING:
     from ldm_viz.trajectory import Trajectory
@@ -20,7 +20,9 @@ FINE_BUDGET = 900_000  # up to here a value gets 16 bits, else 8
 _OUTLYING = 30  # times the 99th percentile
 
 
-def pack_maps(trajectory: Trajectory, notes: list[str]) -> tuple[bytes, dict[str, Any]]:
+def pack_maps(
+    trajectory: Trajectory, notes: list[str], at: float = 0.5
+) -> tuple[bytes, dict[str, Any]]:
     """Quantise the noise predictions and the latents, stack after stack, sample after sample, step after step.
 
     A value v is sent as the unsigned integer ``half + round(v / scale · (half − 3))`` of ``bits`` bits, where
@@ -34,6 +36,7 @@ def pack_maps(trajectory: Trajectory, notes: list[str]) -> tuple[bytes, dict[str
     Args:
         trajectory: the run.
         notes: what is worth saying about the maps is added to it.
+        at: which frame of a video, from 0 for the first to 1 for the last.
 
     Returns:
         The codes, and a header with ``shape`` (channels, h, w), ``bits``, the area ``factor`` that values were averaged
@@ -47,9 +50,9 @@ def pack_maps(trajectory: Trajectory, notes: list[str]) -> tuple[bytes, dict[str
         return b"", header
     if not trajectory.noise_prediction:
         notes.append("The run was recorded without noise predictions.")
-    maps, note = _laid_out(trajectory)
-    if note:
-        notes.append(note)
+    maps, note = _laid_out(trajectory, at)
+    if note and not (maps and video_frames(trajectory.latent_shape, trajectory.settings)):
+        notes.append(note)  # which frame of a video is shown, the view tells
     if not maps:
         return b"", header
     channels, height, width = next(iter(maps.values())).shape[2:]
@@ -83,7 +86,7 @@ def pack_maps(trajectory: Trajectory, notes: list[str]) -> tuple[bytes, dict[str
     return b"".join(chunks), header | {"bits": bits, "factor": factor}
 
 
-def _laid_out(trajectory: Trajectory) -> tuple[dict[str, np.ndarray], str]:
+def _laid_out(trajectory: Trajectory, at: float) -> tuple[dict[str, np.ndarray], str]:
     """Stacks ``(steps, batch, channels, h, w)`` by name, and what there is to say about their layout."""
     stacks: dict[str, np.ndarray] = dict(trajectory.noise_prediction)
     delta = guidance_delta(trajectory)
@@ -93,7 +96,7 @@ def _laid_out(trajectory: Trajectory) -> tuple[dict[str, np.ndarray], str]:
     maps: dict[str, np.ndarray] = {}
     note = ""
     for name, values in stacks.items():
-        laid, note = channel_maps(values, trajectory.latent_shape, trajectory.settings)
+        laid, note = channel_maps(values, trajectory.latent_shape, trajectory.settings, at)
         if laid is None or not laid.size:
             return {}, note
         maps[name] = laid

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ldm_viz.imaging import DIVERGING_DARK, DIVERGING_LIGHT, SEQUENTIAL
-from ldm_viz.statistics import step_words
+from ldm_viz.statistics import step_words, video_frames
 from ldm_viz.trajectory.model import steps_in_words
 from ldm_viz.widgets.charts import pack_charts
 from ldm_viz.widgets.maps import LATENTS, pack_maps
@@ -34,7 +34,13 @@ class Packed:
 
 
 def pack(
-    trajectory: Trajectory, *, pictures: bool = True, maps: bool = True, charts: bool = True
+    trajectory: Trajectory,
+    *,
+    pictures: bool = True,
+    maps: bool = True,
+    charts: bool = True,
+    at: float = 0.5,
+    generation: int = 0,
 ) -> Packed:
     """Pack a run for a view.
 
@@ -43,14 +49,17 @@ def pack(
         pictures: whether the view shows pictures.
         maps: whether it shows maps.
         charts: whether it shows charts.
+        at: which frame of a video is shown, from 0 for the first to 1 for the last.
+        generation: how often this run has been packed before, so that a view can tell its pictures apart.
 
     Returns:
         Header and bytes. Of the pictures those are made that take no time.
     """
     notes: list[str] = []
-    files = PictureFiles(trajectory if pictures else trajectory.replace(frames={}, images=None))
+    shown = trajectory if pictures else trajectory.replace(frames={}, images=None)
+    files = PictureFiles(shown, at=at, generation=generation)
     notes += files.notes if pictures else []
-    coded, maps_header = pack_maps(trajectory if maps else trajectory[:0], notes)
+    coded, maps_header = pack_maps(trajectory if maps else trajectory[:0], notes, at)
     curves, charts_header = pack_charts(trajectory if charts else trajectory[:0])
     steps = len(trajectory)
     if not steps:
@@ -58,6 +67,7 @@ def pack(
     header = {
         "steps": steps,
         "batch": trajectory.batch_size,
+        "video": count_frames(trajectory),
         "samples": [_sample_text(trajectory, b) for b in range(trajectory.batch_size)],
         "facts": _facts(trajectory),
         "settings": _settings(trajectory.settings),
@@ -78,6 +88,13 @@ def pack(
     names = tuple(s["name"] for s in maps_header["stacks"] if s["name"] != LATENTS)
     channels = maps_header["shape"][0] if maps_header["stacks"] else 0
     return Packed(header, files, coded, curves if charts else b"", names, channels)
+
+
+def count_frames(trajectory: Trajectory) -> int:
+    """How many frames a run's video has, as pictures if there are any, else as latents; 0 for pictures."""
+    for every in trajectory.frames.values():
+        return int(every.shape[2]) if every.ndim > 5 else 0
+    return video_frames(trajectory.latent_shape, trajectory.settings)
 
 
 def _cut(value: Any, limit: int) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from ldm_viz.imaging import decode_image, encode_image, fit_image
 from ldm_viz.previews import preview_pictures
 from ldm_viz.trajectory import FrameSeries
-from ldm_viz.trajectory.frames import middle_frame
+from ldm_viz.trajectory.frames import frame_at
 
 if TYPE_CHECKING:
     from ldm_viz.trajectory import Trajectory
@@ -38,10 +38,11 @@ class Files:
     """The files of one series, made bit by bit: previews at once, the pictures themselves as there is time.
 
     Args:
-        pictures: ``(n, batch, h, w, 3)`` uint8, an array or a series; of videos the frame in the middle is shown.
+        pictures: ``(n, batch, h, w, 3)`` uint8, an array or a series; or videos of those.
         budget: bytes that the files may take together.
         previews: coarse pictures of each sample, ``(n, h, w, 3)``, shown until there are better ones.
         finished: what the run ended with, if known: what files will take is judged by it too.
+        at: which frame of a video is shown, from 0 for the first to 1 for the last.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Files:
         budget: int,
         previews: list[np.ndarray | None],
         finished: np.ndarray | None = None,
+        at: float = 0.5,
     ) -> None:
         coarse = pictures.coarse if isinstance(pictures, FrameSeries) else None
         self._pictures = pictures if coarse is None else coarse
@@ -57,7 +59,7 @@ class Files:
         self.costly = isinstance(pictures, FrameSeries) and pictures.costly
         self.full = (int(pictures.shape[-2]), int(pictures.shape[-3]))
         self._count, self._batch = pictures.shape[:2]
-        self._budget = budget
+        self._budget, self._at = budget, at
         self._finished = None if self.coarse else finished
         self._rung: tuple[int, int | None] | None = None
         self._files: dict[Place, bytes] = {}
@@ -74,8 +76,15 @@ class Files:
         return [place for place in places if self._grades.get(place) != FINAL]
 
     @property
-    def header(self) -> dict[str, Any]:
-        """Size on screen and as recorded, and every file's length and grade, one list a sample."""
+    def total(self) -> int:
+        """How many pictures there will be."""
+        return self._count * self._batch
+
+    def header(self, generation: int) -> dict[str, Any]:
+        """Size on screen and as recorded, and every file's length and grade, one list a sample.
+
+        Files of another generation have other grades.
+        """
         samples, steps = range(self._batch), range(self._count)
         return {
             "width": self.full[0],
@@ -83,7 +92,9 @@ class Files:
             "full": list(self.full),
             "exact": self._rung is not None and self._rung[1] is None,
             "lengths": [[len(self._files.get((b, i), b"")) for i in steps] for b in samples],
-            "grades": [[self._grades.get((b, i), PREVIEW) for i in steps] for b in samples],
+            "grades": [
+                [self._grades.get((b, i), PREVIEW) + 2 * generation for i in steps] for b in samples
+            ],
         }
 
     @property
@@ -114,7 +125,7 @@ class Files:
                 found = list(source.read(numbers))
         else:
             found = [self._pictures[index, sample] for sample, index in places]
-        return [middle_frame(picture) if picture.ndim == 4 else picture for picture in found]
+        return [frame_at(picture, self._at) if picture.ndim == 4 else picture for picture in found]
 
     def _choose(self, made: list[np.ndarray]) -> tuple[int, int | None]:
         """The best side and quality at which all pictures will fit, judged by a few.
@@ -178,30 +189,29 @@ class PictureFiles:
         patience: seconds that their making may take before anything is shown.
     """
 
-    def __init__(self, trajectory: Trajectory, budget: int = BUDGET) -> None:
+    def __init__(
+        self, trajectory: Trajectory, budget: int = BUDGET, at: float = 0.5, generation: int = 0
+    ) -> None:
         self.notes: list[str] = []
+        self._generation = generation
         shown: dict[str, Any] = {n: s for n, s in trajectory.frames.items() if s.size}
         if "x0" not in shown and trajectory.images is not None and trajectory.images.size:
             shown["images"] = trajectory.images[None]
-        for every in shown.values():
-            if every.ndim > 5:
-                count = every.shape[2]
-                note = f"Of the video, frame {count // 2} of {count} is shown."
-                self.notes = [note]
         # Small pictures are soon made; others get a preview to look at until they are.
         small = all(max(_size_made(series)) <= EXACT_SIDE for series in shown.values())
         batch = range(trajectory.batch_size)
-        previews = [{} if small else preview_pictures(trajectory, b) for b in batch]
+        previews = [{} if small else preview_pictures(trajectory, b, at) for b in batch]
         finished = None
         if trajectory.images is not None:
             finished = trajectory.images[0]
-            finished = middle_frame(finished) if finished.ndim == 4 else finished
+            finished = frame_at(finished, at) if finished.ndim == 4 else finished
         self._series = {
             name: Files(
                 pictures,
                 min(SINGLE_BUDGET, budget) if name == "images" else budget,
                 [one.get(name) for one in previews],
                 finished,
+                at,
             )
             for name, pictures in shown.items()
         }
@@ -213,7 +223,7 @@ class PictureFiles:
     @property
     def header(self) -> dict[str, Any]:
         """What `Files.header` tells, by series."""
-        return {name: files.header for name, files in self._series.items()}
+        return {name: files.header(self._generation) for name, files in self._series.items()}
 
     @property
     def data(self) -> bytes:
@@ -223,7 +233,7 @@ class PictureFiles:
     @property
     def total(self) -> int:
         """How many pictures there will be."""
-        return sum(len(g) for head in self.header.values() for g in head["grades"])
+        return sum(files.total for files in self._series.values())
 
     @property
     def missing(self) -> int:

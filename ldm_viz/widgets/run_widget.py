@@ -12,7 +12,7 @@ import traitlets
 
 from ldm_viz.imaging import encode_image
 from ldm_viz.widgets.filling import Filler
-from ldm_viz.widgets.packing import pack
+from ldm_viz.widgets.packing import count_frames, pack
 from ldm_viz.widgets.page import write_page
 from ldm_viz.widgets.still import still_picture
 
@@ -125,6 +125,7 @@ class RecordedWidget(anywidget.AnyWidget):
         state = {name: getattr(self, name) for name in (*self.options(), *self._wire)}
         if "playing" in state:
             state["playing"] = False
+        state["_alone"] = True
         return write_page(self._view, state, self._title() if title is None else title, path)
 
 
@@ -151,6 +152,10 @@ class RunWidget(RecordedWidget):
     sample = traitlets.Int(0).tag(sync=True)
     """The position in the batch that is shown."""
 
+    frame = traitlets.Int(0).tag(sync=True)
+    """Of a video, the frame that is shown, 0-based; the one in the middle at first. Python makes its pictures when
+    it changes."""
+
     _header = traitlets.Dict().tag(sync=True)
     _series = traitlets.Dict().tag(sync=True)
     _frames = traitlets.Bytes(b"").tag(sync=True)
@@ -161,14 +166,43 @@ class RunWidget(RecordedWidget):
         check_trajectory(trajectory, self._name)
         self.check_options(traits)
         self._trajectory = trajectory
-        packed = pack(trajectory, **self._shows)
+        self._generation, self._made = 0, False
+        self._video = count_frames(trajectory)
+        frame = traits.setdefault("frame", self._video // 2)
+        packed = pack(trajectory, **self._shows, at=self._share(frame))
         self._branches, self._channels = packed.branches, packed.channels
         self._pictures = packed.pictures
         self._filler = Filler([packed.pictures], self._show_pictures, self._place)
         super().__init__(
             _header=packed.header, _maps=packed.maps, _charts=packed.charts, **self.defaults(traits)
         )
+        self._made = True
         self._filler.begin()
+        self._show_pictures(self._filler.note)
+        self._filler.fill_when_idle()
+
+    def _share(self, frame: Any) -> float:
+        """Where a frame is in its video, from 0 to 1."""
+        last = self._video - 1
+        return min(max(frame / last, 0.0), 1.0) if last > 0 and isinstance(frame, int) else 0.5
+
+    @traitlets.observe("frame")
+    def _show_frame(self, change: dict[str, Any]) -> None:
+        if not self._made:  # its first value
+            return
+        self._filler.stop()
+        self._generation += 1
+        packed = pack(
+            self._trajectory,
+            **self._shows,
+            at=self._share(self.frame),
+            generation=self._generation,
+        )
+        self._pictures = packed.pictures
+        self._filler = Filler([packed.pictures], self._show_pictures, self._place)
+        self._filler.begin()
+        with self.hold_sync():
+            self._header, self._maps = packed.header, packed.maps
         self._show_pictures(self._filler.note)
         self._filler.fill_when_idle()
 
@@ -208,6 +242,16 @@ class RunWidget(RecordedWidget):
             raise traitlets.TraitError(
                 f"step must be between 0 and {last}, not {proposal['value']}: "
                 f"this run has {len(self._trajectory)} steps, counted from 0"
+            )
+        return proposal["value"]
+
+    @traitlets.validate("frame")
+    def _valid_frame(self, proposal: dict[str, Any]) -> int:
+        last = max(self._video - 1, 0)
+        if not 0 <= proposal["value"] <= last:
+            what = f"its video has {self._video} frames" if self._video else "it is no video's"
+            raise traitlets.TraitError(
+                f"frame must be between 0 and {last}, not {proposal['value']}: {what}"
             )
         return proposal["value"]
 
