@@ -41,6 +41,7 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
   const { series, points, kind, log } = chart;
   // The last of the series may be what the schedule expects: a dashed line of its own.
   const own = chart.expected ? series.length - 1 : series.length;
+  const many = (kind === "channels" || kind === "runs") && own > 1;
   const most = Math.max(points - 1, 1);
   const readout = make("span", { class: "ldm-readout" });
   const drawing = makeSvg("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" });
@@ -54,7 +55,7 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
   if (chart.hint) heading.title = chart.hint;
   const element = make("figure", { class: "ldm-chart" }, heading, readout, plot);
   const colour = (/** @type {number} */ i) =>
-    kind === "channels" && own > 1 ? channelColour(i, own) : "var(--ldm-accent)";
+    many ? channelColour(i, own) : "var(--ldm-accent)";
 
   let low = 0;
   let high = 1;
@@ -89,6 +90,7 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
         high = Math.max(high, number);
       }
     }
+    if (chart.zero) low = Math.min(low, 0);
     if (low > high) [low, high] = [0, 1];
     const margin = (high - low) * 0.08 || Math.abs(high) * 0.05 || 0.5;
     low -= margin;
@@ -121,12 +123,14 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
       const shape = makeSvg("path", { class: "ldm-line", d: curve(i) });
       if (i >= own) shape.classList.add("ldm-expected");
       else shape.style.stroke = colour(i);
-      if (kind === "channels" && own > 1 && i < own) {
-        shape.classList.add(chosen === i ? "ldm-chosen" : "ldm-other");
+      if (many && i < own) {
+        if (kind === "channels") shape.classList.add(chosen === i ? "ldm-chosen" : "ldm-other");
         dots[i].style.background = colour(i);
       }
       shapes.push(shape);
     });
+    const mark = header.marks?.[sample] ?? -1;
+    if (mark >= 0) lines.push(makeSvg("path", { class: "ldm-parted", d: `M${(mark / most) * 100} 0V100` }));
     drawing.replaceChildren(...lines, ...shapes);
   }
 
@@ -166,8 +170,9 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
     }
     readout.replaceChildren(
       ...series.slice(0, own).map((name, i) => {
-        if (kind !== "channels" || own < 2) return make("b", {}, figure(value(i, at)));
-        const item = make("b", { class: "ldm-swatch", title: `channel ${name}` }, make("i", {}, name), figure(value(i, at)));
+        if (!many) return make("b", {}, figure(value(i, at)));
+        const title = kind === "runs" ? name : `channel ${name}`;
+        const item = make("b", { class: "ldm-swatch", title }, make("i", {}, kind === "runs" ? `${i}` : name), figure(value(i, at)));
         item.style.setProperty("--ldm-swatch", colour(i));
         return item;
       }),

@@ -90,6 +90,13 @@ function makeHeading(context) {
     const options = header.samples.map((_, i) => /** @type {[any, string]} */ ([i, `${i}`]));
     element.append(makeSelect(context, "Sample", "sample", options));
   }
+  if (header.video > 1) {
+    const options = Array.from({ length: header.video }, (_, i) => /** @type {[any, string]} */ ([i, `${i} of ${header.video}`]));
+    const frame = makeSelect(context, "Frame", "frame", options);
+    // Other frames come from Python: a page without it shows the one it was written with.
+    if (model.get("_alone")) frame.querySelector("select")?.setAttribute("disabled", "");
+    element.append(frame);
+  }
   if (header.status !== "complete") {
     const note = make("p", { class: "ldm-status", role: "note" }, make("strong", {}, `${capital(header.status)}.`));
     if (header.error) note.append(" ", header.error);

@@ -1,5 +1,5 @@
 import { clamp, colourTable, formatFigure, formatMeasured, magnitude, make, paint } from "./core.js";
-import { Maps } from "./maps.js";
+import { countMarks, drawMarks } from "./marks.js";
 import { makeSelect, makeTitle } from "./panels.js";
 // Heatmaps of maps: one channel, the norm over channels, or all channels side by side.
 
@@ -158,7 +158,7 @@ function makeHeatmap({ model, header, maps, surfaces, signal }, { panel, heading
       const pen = surfaces.pen(canvas);
       if (!pen || !ink || !maps.has(name)) return;
       const scale = model.get("scale") ?? "run";
-      const key = [name, channels.join(), scale, model.get("channel"), step, sample, dark, canvas.width, canvas.height].join("/");
+      const key = [maps.version, name, channels.join(), scale, model.get("channel"), step, sample, dark, canvas.width, canvas.height].join("/");
       if (key === drawn) return;
       drawn = key;
       shown = { step, sample };
@@ -188,23 +188,6 @@ function makeHeatmap({ model, header, maps, surfaces, signal }, { panel, heading
   };
 }
 
-/** @param {Float32Array[]} values @param {number} limit */
-function countMarks(values, limit) {
-  let bad = 0;
-  let beyond = 0;
-  for (const one of values) {
-    for (const value of one) {
-      if (!Number.isFinite(value)) bad += 1;
-      else if (Math.abs(value) > limit * 1.0001) beyond += 1;
-    }
-  }
-  const total = values.length * values[0].length;
-  return [
-    bad ? `${bad} of ${total} values are NaN or infinite (×)` : "",
-    beyond ? `${beyond} of ${total} beyond the colours (•)` : "",
-  ].filter(Boolean).join(", ");
-}
-
 /**
  * Lines of the page's own ground between channels.
  * @param {CanvasRenderingContext2D} pen @param {number} columns @param {number} rows
@@ -214,68 +197,4 @@ function drawGaps(pen, columns, rows) {
   const line = Math.max(2, Math.round(width / 90));
   for (let c = 1; c < columns; c++) pen.clearRect((c * width) / columns - line / 2, 0, line, height);
   for (let r = 1; r < rows; r++) pen.clearRect(0, (r * height) / rows - line / 2, width, line);
-}
-
-/**
- * Crosses on what is not finite, dots on what lies beyond the colours.
- * @param {CanvasRenderingContext2D} pen
- * @param {Float32Array[]} values by channel
- * @param {Maps} maps
- * @param {number} columns
- * @param {number} rows
- * @param {number} limit
- * @param {string} dot colour that shows on the ends of the colour table
- */
-function drawMarks(pen, values, { width, height }, columns, rows, limit, dot) {
-  const w = pen.canvas.width / (columns * width);
-  const h = pen.canvas.height / (rows * height);
-  // A mark must be seen: where cells are smaller than that, marks are larger than their cells.
-  const size = Math.max(Math.min(w, h), 4);
-  pen.lineWidth = Math.max(1, size / 10);
-  values.forEach((one, k) => {
-    const left = (k % columns) * width;
-    const top = Math.floor(k / columns) * height;
-    let budget = 4000; // marks of a map that is bad all over would only hide it
-    for (let i = 0; i < one.length && budget > 0; i++) {
-      const value = one[i];
-      const beyond = Math.abs(value) > limit * 1.0001;
-      if (Number.isFinite(value) && !beyond) continue;
-      budget -= 1;
-      drawMark(pen, value, (left + (i % width) + 0.5) * w, (top + Math.floor(i / width) + 0.5) * h, size, dot);
-    }
-  });
-}
-
-/**
- * @param {CanvasRenderingContext2D} pen
- * @param {number} value
- * @param {number} x
- * @param {number} y
- * @param {number} size
- * @param {string} dot
- */
-function drawMark(pen, value, x, y, size, dot) {
-  const r = size * 0.25;
-  pen.beginPath();
-  if (Number.isFinite(value)) {
-    pen.fillStyle = dot;
-    pen.arc(x, y, Math.max(1, size * 0.09), 0, 7);
-    pen.fill();
-    return;
-  }
-  pen.strokeStyle = "#fff";
-  if (Number.isNaN(value)) {
-    pen.moveTo(x - r, y - r);
-    pen.lineTo(x + r, y + r);
-    pen.moveTo(x - r, y + r);
-    pen.lineTo(x + r, y - r);
-  } else {
-    pen.moveTo(x - r, y);
-    pen.lineTo(x + r, y);
-    if (value > 0) {
-      pen.moveTo(x, y - r);
-      pen.lineTo(x, y + r);
-    }
-  }
-  pen.stroke();
 }

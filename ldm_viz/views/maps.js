@@ -2,8 +2,9 @@ import { decodeValues, magnitude } from "./core.js";
 // Maps of a run: latents and noise predictions by channel, read from the codes that `pack_maps` in Python writes.
 
 /**
- * @typedef {{name: string, scales?: number[][], sum?: [string, string]}} Stack
- * A stack is coded with a scale for each sample and step, or is the sum of two that are.
+ * @typedef {{name: string, scales?: number[][], sum?: [string, string], sign?: number}} Stack
+ * A stack is coded with a scale for each sample and step, or is the sum of two that are; with the sign −1, their
+ * difference.
  * @typedef {{shape: [number, number, number], bits: number, factor: number, steps: number, batch: number,
  *   stacks: Stack[]}} MapsHeader
  */
@@ -16,6 +17,9 @@ export class Maps {
   #limits = new Map();
   /** @type {Map<string, Stack & {place: number}>} */
   #stacks = new Map();
+  codes = /** @type {Uint8Array | Uint16Array} */ (new Uint8Array(0));
+  /** How often other maps were taken, so that a view knows when to draw anew. */
+  version = 0;
 
   /**
    * @param {Uint8Array} bytes
@@ -28,10 +32,22 @@ export class Maps {
     this.height = height;
     this.width = width;
     this.area = this.height * this.width;
-    // Codes of two bytes must be aligned, which a trait's bytes need not be.
-    this.codes = header.bits === 16 ? new Uint16Array(bytes.slice().buffer) : bytes;
     this.one = new Float32Array(this.area);
     this.two = new Float32Array(this.area);
+    this.update(bytes, header);
+  }
+
+  /**
+   * Take other maps of the same shape.
+   * @param {Uint8Array} bytes
+   * @param {MapsHeader} header
+   */
+  update(bytes, header) {
+    this.header = header;
+    this.version += 1;
+    this.#limits.clear();
+    // Codes of two bytes must be aligned, which a trait's bytes need not be.
+    this.codes = header.bits === 16 ? new Uint16Array(bytes.slice().buffer) : bytes;
     let place = 0;
     for (const stack of header.stacks) this.#stacks.set(stack.name, { ...stack, place: stack.scales ? place++ : -1 });
   }
@@ -77,7 +93,8 @@ export class Maps {
     if (stack.sum) {
       this.#readChannel(stack.sum[0], sample, step, channel, out);
       this.#readChannel(stack.sum[1], sample, step, channel, this.two);
-      for (let i = 0; i < this.area; i++) out[i] += this.two[i];
+      const sign = stack.sign ?? 1;
+      for (let i = 0; i < this.area; i++) out[i] += sign * this.two[i];
       return;
     }
     const { batch, steps, bits } = this.header;

@@ -6,12 +6,12 @@ import { Surfaces } from "./surfaces.js";
 
 /**
  * @typedef {import("./core.js").Model} Model
- * @typedef {{title: string, hint: string, kind: "channels" | "band" | "lines", log: boolean, series: string[],
- *   points: number, expected: boolean}} ChartHeader
+ * @typedef {{title: string, hint: string, kind: "channels" | "runs" | "band" | "lines", log: boolean, series: string[],
+ *   points: number, expected: boolean, zero?: boolean}} ChartHeader
  * @typedef {{
- *   steps: number, batch: number, samples: {prompt: string, negative: string, seed: string}[], facts: [string, string][],
+ *   steps: number, batch: number, video: number, samples: {prompt: string, negative: string, seed: string}[], facts: [string, string][],
  *   settings: [string, string][], status: string, error: string, notes: string[], words: string[], prediction: string,
- *   maps: import("./maps.js").MapsHeader, charts: ChartHeader[],
+ *   maps: import("./maps.js").MapsHeader, charts: ChartHeader[], marks?: number[],
  *   colours: {light: string[], dark: string[], sequential: string[]},
  * }} Header
  * @typedef {{step: number, sample: number, dark: boolean}} Shown

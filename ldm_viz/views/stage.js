@@ -35,7 +35,7 @@ export function showRun({ model, el, signal }, root, traits, build) {
   let dark = false;
   function draw() {
     frame = 0;
-    const sample = model.get("sample");
+    const sample = model.get("sample") ?? 0;
     const step = clamp(model.get("step"), 0, last);
     pictures.want(sample, step);
     for (const part of parts) part.draw({ step, sample, dark });
@@ -53,6 +53,7 @@ export function showRun({ model, el, signal }, root, traits, build) {
   watch(model, ["step", "sample", ...traits], schedule, signal);
   // The header of the pictures comes with them, so one of the two changes says both.
   watch(model, ["_frames"], () => { takePictures(); schedule(); }, signal);
+  watch(model, ["_maps"], () => { maps.update(toBytes(model.get("_maps")), model.get("_header").maps); schedule(); }, signal);
   watchTheme(themed, signal);
   followKeys(root, model, moves, last, signal);
   focusOnClick(root, signal);

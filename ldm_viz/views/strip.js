@@ -12,8 +12,9 @@ const TALLEST = 64;
  * @param {Context} context
  * @param {string[]} rows series, from top to bottom
  * @param {number} aspect
+ * @param {number} [tallest] CSS pixels of a row
  */
-export function makeStrip({ header, signal, move, root, surfaces, pictures }, rows, aspect) {
+export function makeStrip({ header, signal, move, root, surfaces, pictures }, rows, aspect, tallest = TALLEST) {
   const last = header.steps - 1;
   const canvas = surfaces.add(make("canvas"));
   const marker = make("i");
@@ -28,7 +29,7 @@ export function makeStrip({ header, signal, move, root, surfaces, pictures }, ro
   function arrange(width) {
     count = Math.min(header.steps, Math.max(1, Math.floor(width / NARROWEST)));
     const cell = width / count;
-    const tall = Math.min(cell / aspect, TALLEST);
+    const tall = Math.min(cell / aspect, tallest);
     const thumb = Math.min(tall * aspect, cell);
     canvas.style.height = `${Math.round(tall * rows.length)}px`;
     root.style.setProperty("--cell", `${cell}px`);

@@ -68,11 +68,13 @@ class Comparison(RecordedWidget):
     difference = traitlets.Unicode("values").tag(sync=True)
     """What is subtracted: the ``"values"`` of latents or predictions, the ``"pictures"``, or ``"none"``."""
 
-    channel = traitlets.Union([traitlets.Int(), traitlets.Unicode()], default_value="norm").tag(sync=True)
+    channel = traitlets.Union([traitlets.Int(), traitlets.Unicode()], default_value="norm").tag(
+        sync=True
+    )
     """The latent channel shown in heatmaps, or ``"norm"`` for the norm over channels."""
 
-    scale = traitlets.Unicode("run").tag(sync=True)
-    """Colours of heatmaps cover the values of all steps (``"run"``) or of the ``"step"`` alone; all runs share
+    scale = traitlets.Unicode("step").tag(sync=True)
+    """Colours of heatmaps cover the values of the ``"step"`` alone or those of all steps (``"run"``); all runs share
     them."""
 
     playing = traitlets.Bool(False).tag(sync=True)
@@ -281,7 +283,9 @@ def _chosen(
     if names is None:
         found = name_runs(runs)
         plain = [f"run {k}" for k in range(len(runs))]
-        return runs, [f"sample {k}" for k in range(len(runs))] if of_one and found == plain else found
+        return runs, [
+            f"sample {k}" for k in range(len(runs))
+        ] if of_one and found == plain else found
     if isinstance(names, str) or len(names) != len(runs):
         given = 1 if isinstance(names, str) else len(names)
         raise ValueError(f"there must be a name for each of the {len(runs)} runs, not {given}")
@@ -331,11 +335,9 @@ def compare(
         >>> runs = [lv.record(pipe, prompt, seed=7, guidance_scale=g) for g in (1, 2.5, 6)]  # doctest: +SKIP
         >>> lv.compare(runs)  # doctest: +SKIP
     """
-    given = runs[0] if len(runs) == 1 and isinstance(runs[0], list | tuple) else runs
+    given: Any = runs[0] if len(runs) == 1 and isinstance(runs[0], list | tuple) else runs
     if isinstance(step, int | np.integer) and not isinstance(step, bool):
         step = int(step)
         longest = max((len(run) for run in given if hasattr(run, "latents")), default=0)
         step += longest if -longest <= step < 0 else 0
-    return Comparison(
-        given, names, sample, by=by, reference=reference, step=step, **traits  # type: ignore[arg-type]
-    )
+    return Comparison(given, names, sample, by=by, reference=reference, step=step, **traits)

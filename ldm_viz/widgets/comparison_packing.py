@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ldm_viz.comparison import (
-    ALIGNMENTS,
     ROUNDING,
     VISIBLE,
     Parting,
@@ -38,8 +37,8 @@ from ldm_viz.widgets.pictures import BUDGET, PictureFiles
 if TYPE_CHECKING:
     from ldm_viz.trajectory import Trajectory
 
-PICTURES_BUDGET = 2_600_000  # bytes of all runs' pictures together
-MAPS_BUDGET = 2_600_000  # of all maps
+PICTURES_BUDGET = 1_800_000  # bytes of all runs' pictures together
+MAPS_BUDGET = 3_700_000  # of all maps: six runs of 50 steps keep three stacks of 4 × 32 × 32
 FINE_BUDGET = 1_200_000  # up to here a value gets 16 bits, else 8
 
 _CORE = ("latents", "x0", "guided")  # quantities that are kept when there is no room for all
@@ -55,7 +54,9 @@ class PackedComparison:
     maps: bytes  # unsigned integer codes, as in `pack_maps`
     charts: bytes  # float32, little-endian
     steps: dict[str, np.ndarray]  # by alignment, (positions, runs)
-    distances: dict[str, dict[str, np.ndarray]]  # by alignment and quantity, (runs, runs, positions)
+    distances: dict[
+        str, dict[str, np.ndarray]
+    ]  # by alignment and quantity, (runs, runs, positions)
     maps_of: list[str]  # quantities that have maps
     channels: int  # of the maps; 0 where there are none
 
@@ -78,8 +79,13 @@ def pack_comparison(
     except ValueError as error:
         notes.append(f"By noise level they cannot be put together: {error}.")
     latents = align_latents(runs)
-    if any(a is not r.latents and (a != r.latents[:, 0]).any() for a, r in zip(latents, runs, strict=True)):
-        notes.append("Their schedules keep samples in different scales: all are shown in the variance-preserving one.")
+    if any(
+        a is not r.latents and (a != r.latents[:, 0]).any()
+        for a, r in zip(latents, runs, strict=True)
+    ):
+        notes.append(
+            "Their schedules keep samples in different scales: all are shown in the variance-preserving one."
+        )
     distances = _all_distances(runs, latents, steps)
     maps, maps_header, maps_of = _pack_maps(runs, latents, steps, base, notes)
     charts, charts_header = _pack_charts(runs, names, latents, steps, distances)
@@ -186,7 +192,9 @@ def _facts(runs: Sequence[Trajectory]) -> list[str]:
         if name in different or value is None:
             continue
         words = value_words(name, value)
-        facts.append(f"{words} steps" if name == "num_inference_steps" else setting_words(name, [value]))
+        facts.append(
+            f"{words} steps" if name == "num_inference_steps" else setting_words(name, [value])
+        )
     return facts
 
 
@@ -263,7 +271,7 @@ def _tell(
     if len(runs) > 2:
         told = told.replace("The runs", "All runs", 1)
         if len({pair.words for pair in own}) > 1:
-            told = f"Each parts from {names[reference]} at a place of its own."
+            told = f"Each parts from run {reference} at a place of its own, told below it."
     settings = setting_differences(runs)
     causes = "; ".join(setting_words(name, values) for name, values in list(settings.items())[:3])
     return f"{told} They differ in {causes}." if causes else told
@@ -325,7 +333,9 @@ def _pack_charts(
 
     for what, label in _CHARTED.items():
         if what in distances["step"]:
-            hint = "relative Euclidean distance to the reference: 0 the same, √2 as unrelated as noise"
+            hint = (
+                "relative Euclidean distance to the reference: 0 the same, √2 as unrelated as noise"
+            )
             add(f"Distance: {label}", hint, np.stack([distances[by][what] for by in steps]))
     std = [_std(values[:-1]) for values in latents]
     snrs = [np.where(run.snrs > 0, run.snrs, np.nan) for run in runs]
@@ -361,7 +371,9 @@ def _pack_maps(
     empty = {"shape": [0, 0, 0], "bits": 8, "factor": 1, "steps": 0, "batch": 1, "stacks": []}
     if not laid:
         return b"", empty, []
-    channels, height, width = next(v for maps in laid.values() for v in maps if v is not None).shape[1:]
+    channels, height, width = next(
+        v for maps in laid.values() for v in maps if v is not None
+    ).shape[1:]
     positions = len(steps["step"])
 
     def size(factor: int) -> int:
@@ -439,7 +451,9 @@ def _laid_out(
         known = [m for m in (maps[base], *maps) if m is not None]
         shape = shape or (known[0].shape[1:] if known else None)
         if any(m is not None and m.shape[1:] != shape for m in maps):
-            told["Latents of different shapes cannot be subtracted: only pictures are compared."] = None
+            told[
+                "Latents of different shapes cannot be subtracted: only pictures are compared."
+            ] = None
         maps = [m if m is not None and m.shape[1:] == shape else None for m in maps]
         if sum(m is not None for m in maps) > 1 or maps[base] is not None:
             laid[what] = maps

@@ -42,7 +42,7 @@ def still_comparison(
         if pictures:
             rows.append((names[k] if short else f"run {k}", pictures))
     if not short:
-        caption = " · ".join(f"{k} {name}" for k, name in enumerate(names)) + f" · {caption}"
+        caption = " · ".join(f"{k} {name}" for k, name in enumerate(names))
     labels = [f"position {p}" if (steps[p] != p).any() else f"step {p}" for p in positions]
     return contact_sheet(rows, column_labels=labels, title=title, caption=caption, tile=TILE)
 
