@@ -16,20 +16,38 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ldm_viz.capture import LiveStep, Recorder, RecordingError, add_scaling, estimate, record
     from ldm_viz.exports import ExportError, animate, export
+    from ldm_viz.figures import (
+        plot_filmstrip,
+        plot_heatmaps,
+        plot_schedule,
+        plot_statistics,
+        save_figure,
+    )
+    from ldm_viz.labs import LiveRun, watch
     from ldm_viz.latent_layouts import add_layout
     from ldm_viz.tiny import load_joint_space, load_tiny
     from ldm_viz.trajectory import Step, Trajectory, TrajectoryFileError
-    from ldm_viz.widgets import Explorer, Filmstrip, LatentStatistics, NoiseHeatmap, explore
+    from ldm_viz.widgets import (
+        Comparison,
+        Explorer,
+        Filmstrip,
+        LatentStatistics,
+        NoiseHeatmap,
+        compare,
+        explore,
+    )
 
     open_trajectory = Trajectory.open
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Comparison",
     "Explorer",
     "ExportError",
     "Filmstrip",
     "LatentStatistics",
+    "LiveRun",
     "LiveStep",
     "NoiseHeatmap",
     "Recorder",
@@ -40,20 +58,29 @@ __all__ = [
     "add_layout",
     "add_scaling",
     "animate",
+    "compare",
     "estimate",
     "explore",
     "export",
     "load_joint_space",
     "load_tiny",
     "open_trajectory",
+    "plot_filmstrip",
+    "plot_heatmaps",
+    "plot_schedule",
+    "plot_statistics",
     "record",
+    "save_figure",
+    "watch",
 ]
 
 _HOMES = {
+    "Comparison": ("ldm_viz.widgets", "Comparison"),
     "Explorer": ("ldm_viz.widgets", "Explorer"),
     "ExportError": ("ldm_viz.exports", "ExportError"),
     "Filmstrip": ("ldm_viz.widgets", "Filmstrip"),
     "LatentStatistics": ("ldm_viz.widgets", "LatentStatistics"),
+    "LiveRun": ("ldm_viz.labs", "LiveRun"),
     "LiveStep": ("ldm_viz.capture", "LiveStep"),
     "NoiseHeatmap": ("ldm_viz.widgets", "NoiseHeatmap"),
     "Recorder": ("ldm_viz.capture", "Recorder"),
@@ -64,13 +91,20 @@ _HOMES = {
     "add_layout": ("ldm_viz.latent_layouts", "add_layout"),
     "add_scaling": ("ldm_viz.capture", "add_scaling"),
     "animate": ("ldm_viz.exports", "animate"),
+    "compare": ("ldm_viz.widgets", "compare"),
     "estimate": ("ldm_viz.capture", "estimate"),
     "explore": ("ldm_viz.widgets", "explore"),
     "export": ("ldm_viz.exports", "export"),
     "load_joint_space": ("ldm_viz.tiny", "load_joint_space"),
     "load_tiny": ("ldm_viz.tiny", "load_tiny"),
     "open_trajectory": ("ldm_viz.trajectory", "Trajectory.open"),
+    "plot_filmstrip": ("ldm_viz.figures", "plot_filmstrip"),
+    "plot_heatmaps": ("ldm_viz.figures", "plot_heatmaps"),
+    "plot_schedule": ("ldm_viz.figures", "plot_schedule"),
+    "plot_statistics": ("ldm_viz.figures", "plot_statistics"),
     "record": ("ldm_viz.capture", "record"),
+    "save_figure": ("ldm_viz.figures", "save_figure"),
+    "watch": ("ldm_viz.labs", "watch"),
 }
 
 
