@@ -29,6 +29,7 @@ class Shot:
     cell: str
     ready: str  # selector
     height: int  # of the window, in CSS pixels
+    done: int = 0  # steps of a live run
 
 
 SHOTS = {
@@ -59,12 +60,13 @@ lv.compare(runs, step=9)""",
         """import ldm_viz as lv
 
 live = lv.watch(
-    lv.load_tiny(), "a green fish in the water", seed=3,
-    num_inference_steps=1000, guidance_scale=2.5,
+    lv.load_tiny(), "a large blue boat on the water at sunset", seed=7,
+    num_inference_steps=500, guidance_scale=2.5,
 )
 live""",
-        ".ldm-live [role=progressbar][aria-valuenow^='3']:not([aria-valuenow='3'])",
-        830,
+        ".ldm-live[data-phase=running]",
+        960,
+        done=280,
     ),
 }
 
@@ -105,6 +107,10 @@ def take(browser, lab, name: str, options: argparse.Namespace) -> None:
         for scheme, theme in THEMES.items():
             set_theme(page, theme)
             page.wait_for_selector(shot.ready)
+            page.wait_for_function(
+                "(done) => Number(document.querySelector('.ldm-view').dataset.done ?? done) >= done",
+                arg=shot.done,
+            )
             page.wait_for_function(
                 "(s) => getComputedStyle(document.querySelector('.ldm-view')).colorScheme === s",
                 arg=scheme,
