@@ -81,7 +81,8 @@ def preview_pictures(
     made = {"latents": _painted(planes * scales[:, None, None, None], weights)}
     if trajectory.x0 is not None:
         planes, _ = channel_maps(trajectory.x0[:, sample], shape, settings, at)
-        made["x0"] = _painted(planes, weights)
+        if planes is not None:
+            made["x0"] = _painted(planes, weights)
     return made
 
 

@@ -215,8 +215,9 @@ class PictureFiles:
             )
             for name, pictures in shown.items()
         }
-        costly = any(files.costly for files in self._series.values())
-        self.patience = math.inf if small else 0.0 if costly else 0.3
+        # With no preview to look at, a few that no model has to make are worth waiting for.
+        waits = not all(previews) and not any(files.costly for files in self._series.values())
+        self.patience = math.inf if small else 0.3 if waits else 0.0
         if not {"latents", "x0"} & set(shown):
             self.notes.append("The run was recorded without pictures: its numbers are shown.")
 
