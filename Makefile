@@ -70,7 +70,7 @@ test: lint
 notebooks: $(VENV)/installed-test
 	@cd notebooks && $(abspath $(BIN))/python -m nbconvert --to notebook --execute --inplace \
 	  --ExecutePreprocessor.store_widget_state=False *.ipynb
-	@rm -f notebooks/*.html notebooks/*.safetensors
+	@rm -f notebooks/*.html notebooks/*.safetensors notebooks/*.gif notebooks/*.png notebooks/*.webp
 
 constraints: $(VENV)/installed-test
 	@{ sed -n '/^#/p' constraints.txt; \

@@ -23,12 +23,12 @@ from ldm_viz.trajectory import Trajectory
 from ldm_viz.widgets.maps import BUDGET, DELTA, quantise
 from ldm_viz.widgets.packing import pack
 from ldm_viz.widgets.pictures import shown_steps
-from ldm_viz.widgets.sources import module_text, page_script, read_view, split_imports, style_text
+from ldm_viz.widgets.sources import module_text, page_script, read_view, split_imports
 
 NASTY = (
     "</script><script>alert(1)</script><img src=x onerror=alert(2)> <!-- & \u2028 ]]> ' \" \\ 猫"
 )
-VIEWS = ["explorer", "filmstrip", "noise_heatmap", "latent_statistics"]
+VIEWS = ["explorer", "comparison", "live", "filmstrip", "noise_heatmap", "latent_statistics"]
 BRANCHES = ["unconditional", "conditional", "guided", DELTA]
 
 

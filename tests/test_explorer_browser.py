@@ -203,7 +203,11 @@ def test_panels_are_chosen(opened):
     page = opened.page
     page.set_default_timeout(20_000)
     page.get_by_text("Panels").click()
-    for name, label in (("x0", "predicted x_0"), ("filmstrip", "filmstrip"), ("noise", "noise prediction")):
+    for name, label in (
+        ("x0", "predicted x_0"),
+        ("filmstrip", "filmstrip"),
+        ("noise", "noise prediction"),
+    ):
         panel = page.locator(f"[data-panel={name}]")
         expect(panel).to_be_visible()
         page.get_by_label(label, exact=True).uncheck()

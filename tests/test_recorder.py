@@ -17,6 +17,8 @@ from zoo import ZOO
 
 import ldm_viz as lv
 from ldm_viz.capture import RecordingWarning, decoders, hooks
+from ldm_viz.capture.recorder import _recorders as recorders
+from ldm_viz.capture.run import RunStopped
 
 
 @pytest.fixture
@@ -208,6 +210,132 @@ def test_stop(pipe, unchanged):
         pipe(**call_arguments("text-to-image"))
     assert steps == [(0, 4, (1, 4, 8, 8), True), (1, 4, (1, 4, 8, 8), True)]
     assert recorder.trajectory.status == "interrupted"
+
+
+UNINTERRUPTED = [one for one in ZOO if not hasattr(getattr(diffusers, one.pipeline), "interrupt")]
+
+
+@pytest.mark.parametrize("specimen", UNINTERRUPTED, ids=lambda specimen: specimen.name)
+def test_a_pipeline_that_knows_no_interruption_is_stopped_too(specimen):
+    pipe = specimen.build()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with lv.Recorder(pipe, frames=None) as recorder:
+            pipe(**specimen.arguments())
+        whole = recorder.trajectories[0]
+        seen = []
+
+        def look(live):
+            seen.append(live.step)
+            stopping.stop()
+
+        with lv.Recorder(pipe, on_step=look) as stopping, pytest.raises(RunStopped) as raised:
+            pipe(**specimen.arguments())
+    assert isinstance(raised.value, KeyboardInterrupt)
+    assert str(raised.value) == f"stopped after 1 of {len(whole)} steps"
+    (stopped,) = stopping.trajectories
+    assert stopped.status == "interrupted" and stopped.error == str(raised.value)
+    assert seen == [0] and len(stopped) == 1
+    assert np.array_equal(stopped.latents, whole.latents[:2])
+    assert not hooks._patches and hooks.active() is None
+
+
+def test_the_last_step_of_a_pipeline_that_knows_no_interruption_is_not_lost():
+    specimen = next(one for one in UNINTERRUPTED if one.pipeline == "PixArtAlphaPipeline")
+    pipe = specimen.build()
+
+    def look(live):
+        if live.step + 1 == live.steps:
+            recorder.stop()
+
+    with lv.Recorder(pipe, frames=None, on_step=look) as recorder:
+        assert pipe(**specimen.arguments()).images is not None
+    assert recorder.trajectory.complete
+
+
+def test_a_pipeline_that_does_not_heed_its_own_flag_is_stopped(pipe, unchanged, monkeypatch):
+    monkeypatch.setattr(StableDiffusionPipeline, "interrupt", property(lambda self: False))
+    with (
+        lv.Recorder(pipe, on_step=lambda live: live.step == 1 and recorder.stop()) as recorder,
+        pytest.raises(RunStopped, match="stopped after 2 of 4 steps"),
+    ):
+        pipe(**call_arguments("text-to-image"))
+    assert len(recorder.trajectory) == 2 and recorder.trajectory.status == "interrupted"
+    assert recorder.trajectory.frames["x0"].shape == (2, 1, 16, 16, 3)
+
+
+def test_a_stopped_run_is_what_record_returns(monkeypatch):
+    monkeypatch.setattr(StableDiffusionPipeline, "interrupt", property(lambda self: False))
+    pipe = build_pipeline()
+
+    def look(live):
+        (recorder,) = recorders.values()
+        recorder.stop()
+
+    run = lv.record(pipe, "a boat", seed=1, num_inference_steps=3, on_step=look, progress=False)
+    assert run.status == "interrupted" and len(run) == 1 and run.frames["latents"].any()
+
+
+def test_a_claimed_pipeline_is_refused_to_other_threads(pipe, unchanged):
+    taken = []
+    with lv.Recorder(pipe) as recorder:
+        thread = threading.Thread(
+            target=lambda: taken.append(pipe(**call_arguments("text-to-image")))
+        )
+        recorder.claim(thread)
+        refused = "This StableDiffusionPipeline is at work in a live run"
+        for attempt in (
+            lambda: pipe(**call_arguments("text-to-image")),
+            lambda: lv.record(pipe, "a boat", num_inference_steps=2),
+            lv.Recorder(pipe).__enter__,
+        ):
+            with pytest.raises(lv.RecordingError, match=refused):
+                attempt()
+        thread.start()
+        thread.join()
+    assert len(taken) == len(recorder.trajectories) == 1
+    pipe(**call_arguments("text-to-image"))
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        diffusers.DDIMScheduler,
+        diffusers.PNDMScheduler,
+        diffusers.EulerDiscreteScheduler,
+        diffusers.DPMSolverMultistepScheduler,
+        diffusers.UniPCMultistepScheduler,
+        diffusers.HeunDiscreteScheduler,
+    ],
+)
+def test_a_live_step_tells_of_x0_and_noise_what_the_run_tells_later(pipe, scheduler):
+    use_scheduler(pipe, scheduler)
+    seen = []
+
+    def look(live):
+        part = live.predict_x0(slice(1, 2))
+        assert torch.equal(part, live.x0[1:2])
+        seen.append((live.x0.numpy(), live.latents.numpy(), live.sigma, live.snr))
+
+    arguments = call_arguments("text-to-image", prompt=["a boat", "a star"])
+    with lv.Recorder(pipe, frames=None, on_step=look) as recorder:
+        pipe(**arguments)
+    run = recorder.trajectory
+    x0, latents, sigmas, snrs = map(np.array, zip(*seen, strict=True))
+    assert np.array_equal(x0, run.x0)
+    assert np.array_equal(latents, run.latents[1:])
+    assert np.array_equal(sigmas, run.sigmas) and np.array_equal(snrs, run.snrs)
+
+
+def test_a_live_step_is_readable_after_its_tensors_were_brought_over(pipe):
+    use_scheduler(pipe, diffusers.DPMSolverMultistepScheduler)
+    kept = []
+    with lv.Recorder(pipe, frames=None, on_step=kept.append) as recorder:
+        pipe(**call_arguments("text-to-image"))
+    for live, x0 in zip(kept, recorder.trajectory.x0, strict=True):
+        for tensors in (live._event.sample, live._event.model_output):
+            tensors.array, tensors.tensor = tensors.read(), None
+        assert np.array_equal(live.x0, x0)
 
 
 def test_stop_at_the_last_step_is_a_complete_run(pipe):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from .autoencoders import aside, channels_of, decoded, execution_device
+from .hooks import activated
 from .scaling import Decoding
 
 # What the map was fitted to stays the same while the autoencoder lives.
@@ -20,8 +23,8 @@ _maps: weakref.WeakKeyDictionary[Any, np.ndarray] = weakref.WeakKeyDictionary()
 def linear_map(decoding: Decoding, scale: int) -> np.ndarray:
     """The affine map from a latent pixel to a colour that comes nearest to an autoencoder.
 
-    It is fitted, once for each autoencoder, to what that makes of a few smooth drawings and of a
-    few smooth random latents. Both are always the same, so it does not depend on the run.
+    It is fitted, once for each autoencoder, to what that makes of a few small, smooth, random
+    latents. They are always the same, so it does not depend on the run.
 
     Args:
         decoding: How latents are decoded.
@@ -30,17 +33,50 @@ def linear_map(decoding: Decoding, scale: int) -> np.ndarray:
     Returns:
         ``(channels + 1, 3)``, for planes as the denoiser knows them and a constant 1, to colours
         in [-1, 1].
+
+    Raises:
+        ValueError: The autoencoder makes values of them that are not finite.
+    """
+    found = known_map(decoding.vae)
+    if found is None:
+        with aside(execution_device(decoding.vae)):
+            found = fit_map(decoding, scale)
+    return found
+
+
+def known_map(vae: Any) -> np.ndarray | None:
+    """The map of an autoencoder, if it was fitted before."""
+    return _maps.get(vae)
+
+
+def fit_map(decoding: Decoding, scale: int) -> np.ndarray:
+    """Fits the map and keeps it; as :func:`linear_map`, but leaves torch's generators alone.
+
+    To put them back, as :func:`aside` does, would undo what another thread draws meanwhile.
     """
     vae = decoding.vae
-    if vae not in _maps:
-        device = execution_device(vae)
-        with aside(device):
-            planes = _examples(decoding, scale, device)
-            colours = _decode_examples(decoding, planes)
-            inputs, targets = _pixels(planes), _pixels(colours)
-        inputs = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
-        _maps[vae] = np.linalg.lstsq(inputs, targets, rcond=None)[0]
+    with activated(None), torch.no_grad(), _working(decoding):
+        planes = _examples(decoding, scale).to(execution_device(vae))
+        colours = _decode_examples(decoding, planes)
+        inputs, targets = _pixels(planes), _pixels(colours)
+    if not np.isfinite(targets).all():
+        raise ValueError(f"This {type(vae).__name__} decodes to values that are not finite.")
+    inputs = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
+    _maps[vae] = np.linalg.lstsq(inputs, targets, rcond=None)[0]
     return _maps[vae]
+
+
+@contextmanager
+def _working(decoding: Decoding) -> Iterator[None]:
+    """The autoencoder in the type that is decoded in, and afterwards in its own."""
+    vae, before = decoding.vae, decoding.vae.dtype
+    try:
+        if before != decoding.working_dtype:
+            vae.to(dtype=decoding.working_dtype)
+        yield
+    finally:
+        if vae.dtype != before:
+            vae.to(dtype=before)
 
 
 def _pixels(images: torch.Tensor) -> np.ndarray:
@@ -71,39 +107,21 @@ def _as_taken(decoding: Decoding, planes: torch.Tensor) -> torch.Tensor:
     return planes.unsqueeze(2) if decoding.form == "video of one frame" else planes
 
 
-def _examples(decoding: Decoding, scale: int, device: torch.device) -> torch.Tensor:
-    """Latents to fit on, ``(4, c, 16, 16)``, as the denoiser knows them; without encoder 2."""
-    vae = decoding.vae
+_POINTS = 64  # independent values of each channel, at least
+
+
+def _examples(decoding: Decoding, scale: int) -> torch.Tensor:
+    """Latents to fit on, ``(n, c, h, h)``, as the denoiser knows them.
+
+    As few and small as fit about as well as many: their decoding is what a fit costs.
+    """
     generator = torch.Generator().manual_seed(0)  # our own: the global one is the user's
-
-    def smooth(channels: int) -> torch.Tensor:
-        coarse = torch.randn(2, channels, 5, 5, generator=generator)
-        fine = interpolate(coarse, (16, 16), mode="bicubic", align_corners=True)
-        return fine.to(device)
-
-    channels = channels_of(vae) or decoding.layout.sizes["c"]
-    examples = [smooth(channels)]
-    if hasattr(vae, "encode"):
-        drawings = interpolate(smooth(3), scale_factor=scale).clamp(-1, 1).to(vae.dtype)
-        takes_video = decoding.form != "batch of frames" and (
-            decoding.layout.is_video or decoding.form == "video of one frame"
-        )
-        encoded = vae.encode(drawings.unsqueeze(2) if takes_video else drawings)
-        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded[0]
-        latents = (latents[:, :, 0] if latents.ndim == 5 else latents).float()
-        if latents.shape[1:] == examples[0].shape[1:]:
-            examples.append(_rescaled(decoding, latents))
-    return torch.cat(examples)
-
-
-def _rescaled(decoding: Decoding, latents: torch.Tensor) -> torch.Tensor:
-    """The inverse of the scaling, which is affine."""
-    zero, one = (
-        decoding.unscaled(_like_run(decoding, torch.full_like(latents, value)))
-        for value in (0.0, 1.0)
-    )
-    zero, one = (v[:, :, 0] if v.ndim == 5 else v for v in (zero, one))
-    return (latents - zero) / (one - zero)
+    channels = channels_of(decoding.vae) or decoding.layout.sizes["c"]
+    side = 8 if scale <= 16 else 4
+    coarse = side // 2
+    count = -(-max(_POINTS, 2 * (channels + 1)) // coarse**2)
+    values = torch.randn(count, channels, coarse, coarse, generator=generator)
+    return interpolate(values, (side, side), mode="bicubic", align_corners=True)
 
 
 @functools.cache

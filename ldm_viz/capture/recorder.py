@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from .finding import find_decoding, holds_pixels, run_layout, why_not
 from .frames import check_method, decode_frames
 from .hooks import activated, active, definer, patched
 from .loops import Loop
-from .run import LiveStep, Run
+from .run import LiveStep, Run, RunStopped
 from .scaling import Decoding
 from .settings import picture_array
 from .storage import MEMORY_BUDGET, Storage
@@ -105,8 +105,7 @@ class Recorder:
             raise ValueError(f"memory_budget must be a number of bytes, not {memory_budget!r}.")
         if folder is not None and not os.path.isdir(folder):
             raise NotADirectoryError(f"folder must be a folder that is there; {folder} is not.")
-        if on_step is not None and not callable(on_step):
-            raise TypeError(f"on_step must be a function of a LiveStep, not {on_step!r}.")
+        check_on_step(on_step)
         self.pipe = pipe
         self.trajectories: list[Trajectory] = []
         self._keep = frozenset(names)
@@ -119,6 +118,7 @@ class Recorder:
         self._on_step = on_step
         self._runs: list[Run] = []
         self._stack: ExitStack | None = None
+        self._thread: threading.Thread | None = None
 
     @property
     def trajectory(self) -> Trajectory | None:
@@ -138,10 +138,7 @@ class Recorder:
         with ExitStack() as stack:
             with _lock:
                 if id(self.pipe) in _recorders:
-                    raise RecordingError(
-                        f"This {type(self.pipe).__name__} is being recorded already. Use the "
-                        "recorder there is, or leave its `with` block first."
-                    )
+                    raise RecordingError(_recorders[id(self.pipe)]._refusal())
                 _recorders[id(self.pipe)] = self
             stack.callback(self._sign_off)
             stack.enter_context(patched(owner, "__call__", _wrap_call))
@@ -158,19 +155,37 @@ class Recorder:
             if _recorders.get(id(self.pipe)) is self:
                 del _recorders[id(self.pipe)]
 
+    def claim(self, thread: threading.Thread) -> None:
+        """Has the pipeline to one thread: as long as it is recorded, calls from others are refused.
+
+        Args:
+            thread: Which may call the pipeline, such as that of a live run.
+        """
+        self._thread = thread
+
+    def _refusal(self) -> str:
+        name = type(self.pipe).__name__
+        if self._thread is not None:
+            return (
+                f"This {name} is at work in a live run. Wait for it with run.wait(), or end it with "
+                "run.stop(), then call it again."
+            )
+        return (
+            f"This {name} is being recorded already. Use the recorder there is, or leave its `with` "
+            "block first."
+        )
+
     def stop(self) -> None:
-        """Ends the run in progress after its current step; the pipeline decodes what it has.
+        """Ends the run in progress after its current step, and keeps what there is of it.
+
+        Most pipelines can be interrupted: they decode what they have and return it. The call of one
+        that cannot raises :class:`RunStopped`, a ``KeyboardInterrupt``. Either way the trajectory's
+        status is ``"interrupted"``.
 
         May be called from any thread, or by ``on_step``.
-
-        Raises:
-            RecordingError: The pipeline has no way to be interrupted.
         """
-        if not hasattr(type(self.pipe), "interrupt"):
-            raise RecordingError(f"{type(self.pipe).__name__} cannot be interrupted.")
         for run in list(self._runs):
-            run.stop_requested = True
-            self.pipe._interrupt = True
+            run.stop()
 
     def decode(self, trajectory: Trajectory | None = None, frames: Any = "exact") -> Trajectory:
         """Returns a trajectory with frames by this recorder's pipeline, each made when looked at.
@@ -204,6 +219,8 @@ class Recorder:
 
     def _record(self, call: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Calls the pipeline as the user did, and adds its trajectories."""
+        if self._thread is not None and threading.current_thread() is not self._thread:
+            raise RecordingError(self._refusal())
         keep = {"noise_prediction"} if "guided" in self._keep else set()
         if "noise_prediction" in self._keep:
             keep |= {"branches"}
@@ -217,11 +234,12 @@ class Recorder:
             with run.listening():
                 output = call(self.pipe, *passed, **named)
         except BaseException as error:
-            self._add(run, run.trajectories(call, args, kwargs, error))
+            stopped = isinstance(error, RunStopped)
+            self._add(run, run.trajectories(call, args, kwargs, error), shown=stopped)
             raise
         finally:
             self._runs.remove(run)
-        self._add(run, run.trajectories(call, args, kwargs), output)
+        self._add(run, run.trajectories(call, args, kwargs), output, shown=output is not None)
         if not run.loops and not run.faults:
             name = type(self.pipe).__name__
             with run.guarded("warning"):
@@ -229,23 +247,28 @@ class Recorder:
         return output
 
     def _add(
-        self, run: Run, made: Iterable[tuple[Trajectory, Sequence[DecoderCall]]], output: Any = None
+        self,
+        run: Run,
+        made: Iterable[tuple[Trajectory, Sequence[DecoderCall]]],
+        output: Any = None,
+        *,
+        shown: bool,
     ) -> None:
-        """Adds trajectories, with the frames asked for, and says what is amiss."""
+        """Adds trajectories, to be shown with the frames asked for or not; says what is amiss."""
         found: list[_Recorded] = []
         for trajectory, calls in made:
-            shown, decoding = trajectory, None
+            pictured, decoding = trajectory, None
             with run.guarded("reading the pipeline's pictures"):
-                shown = _with_images(trajectory, output)
+                pictured = _with_images(trajectory, output)
             with run.guarded("finding how the latents are decoded"):
-                decoding = find_decoding(self.pipe, shown, calls)
-            found.append(_Recorded(trajectory, shown, decoding, calls))
+                decoding = find_decoding(self.pipe, pictured, calls)
+            found.append(_Recorded(trajectory, pictured, decoding, calls))
         # Of several loops, such as a prior's and a decoder's, one became the pictures.
         decoded = [i for i, one in enumerate(found) if one.decoding and one.decoding.calls]
         main = decoded[-1] if decoded else len(found) - 1
         for place, one in enumerate(found):
             self._calls.append(one.calls)
-            self.trajectories.append(self._finished(run, one, place == main and output is not None))
+            self.trajectories.append(self._finished(run, one, place == main and shown))
         if found:
             self._main = len(self.trajectories) - len(found) + main
         self._tell_faults(run)
@@ -411,6 +434,46 @@ def record(
         >>> trajectory = ldm_viz.record(pipe, "a red star at night", seed=7, num_inference_steps=20)
         >>> trajectory.save("star.safetensors")
     """
+    call = checked_call(pipe, prompt, seed, call)
+    recorder = Recorder(
+        pipe,
+        keep=keep,
+        frames=frames,
+        progress=progress,
+        on_step=on_step,
+        memory_budget=memory_budget,
+        folder=folder,
+    )
+    with recorder:
+        return call_recorded(recorder, call)
+
+
+def check_on_step(on_step: Any) -> None:
+    """Refuses what cannot be told of steps.
+
+    Raises:
+        TypeError: It is neither a function nor None.
+    """
+    if on_step is not None and not callable(on_step):
+        raise TypeError(f"on_step must be a function of a LiveStep, not {on_step!r}.")
+
+
+def checked_call(
+    pipe: Any, prompt: Any, seed: int | None, call: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments to call a pipeline with, as :func:`record` takes them.
+
+    Args:
+        pipe: The pipeline.
+        prompt: What to draw, or None.
+        seed: For a generator on the CPU, or None.
+        call: Anything else.
+
+    Raises:
+        TypeError: As :func:`record` does.
+        ValueError: As :func:`record` does.
+    """
+    call = dict(call)
     check_pipeline(pipe)
     check_prompt(prompt)
     check_names(pipe, call)
@@ -425,23 +488,32 @@ def record(
         call["generator"] = torch.Generator().manual_seed(seed)
     if prompt is not None:
         call["prompt"] = prompt
-    recorder = Recorder(
-        pipe,
-        keep=keep,
-        frames=frames,
-        progress=progress,
-        on_step=on_step,
-        memory_budget=memory_budget,
-        folder=folder,
-    )
+    return call
+
+
+def call_recorded(recorder: Recorder, call: Mapping[str, Any]) -> Trajectory:
+    """Calls the pipeline of a recorder once and returns what was recorded.
+
+    Args:
+        recorder: Whose ``with`` block this is in.
+        call: All arguments.
+
+    Returns:
+        The trajectory; that of the steps so far where the run was stopped.
+
+    Raises:
+        RecordingError: The pipeline went through no step that could be recorded.
+        BaseException: What the run itself raised, with the steps so far as its ``trajectory``.
+    """
     try:
-        with recorder:
-            pipe(**call)
+        recorder.pipe(**call)
+    except RunStopped:
+        pass
     except BaseException as error:
         _attach(error, recorder.trajectory)
         raise
     if recorder.trajectory is None:
-        raise RecordingError(_NO_STEP.format(type(pipe).__name__))
+        raise RecordingError(_NO_STEP.format(type(recorder.pipe).__name__))
     return recorder.trajectory
 
 

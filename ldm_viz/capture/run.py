@@ -6,6 +6,8 @@ the end. Nothing that goes wrong in here reaches the pipeline: faults are collec
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import inspect
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
@@ -34,13 +37,17 @@ from .calls import (
 from .hooks import activated, definer, patched
 from .loops import Event, Loop, assemble, memory_format, own_timesteps
 from .settings import describe_call
-from .storage import Kept, Storage
+from .storage import Kept, Storage, to_array
 
 CALLBACK = "callback_on_step_end"
 CALLBACK_INPUTS = "callback_on_step_end_tensor_inputs"
 
 
-@dataclass(frozen=True, repr=False)
+class RunStopped(KeyboardInterrupt):
+    """A run was ended by :meth:`Recorder.stop`, in a pipeline that knows no other way to be ended."""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class LiveStep:
     """What an ``on_step`` function is given after each step.
 
@@ -49,15 +56,56 @@ class LiveStep:
         steps: How many there will be, or None where the pipeline does not say.
         timestep: The scheduler's time.
         latents: ``(batch, *latent)``, what the loop carries on with: a copy, on its device.
-        x0: ``(batch, *latent)``, the predicted clean sample where the scheduler gives one, else
-            None: a copy, on its device.
     """
 
     step: int
     steps: int | None
     timestep: Any
     latents: torch.Tensor
-    x0: torch.Tensor | None
+    _scheduler: Any
+    _event: Event
+
+    @functools.cached_property
+    def x0(self) -> torch.Tensor | None:
+        """``(batch, *latent)``, the predicted clean sample: a copy, on the latents' device.
+
+        Where the scheduler gives none it is computed when it is first looked at; None where the
+        rule is not known.
+        """
+        return self.predict_x0(slice(None))
+
+    def predict_x0(self, samples: slice) -> torch.Tensor | None:
+        """The predicted clean sample of a part of the batch, at the cost of that part.
+
+        Args:
+            samples: Which of the batch.
+        """
+        event = self._event
+        if event.x0 is not None:
+            return _tensor(event.x0)[samples]
+        level, dtype = self._level, self.latents.dtype
+        if level.token_scales is not None:
+            level = dataclasses.replace(level, token_scales=level.token_scales[samples])
+        sample, output = (_values(kept, samples) for kept in (event.sample, event.model_output))
+        kind = predictions.prediction_type(self._scheduler, level)
+        found = predictions.predict_x0(
+            self._scheduler, kind, level, sample, output[:, : sample.shape[1]]
+        )
+        return None if found is None else torch.from_numpy(found).to(self.latents.device, dtype)
+
+    @property
+    def sigma(self) -> float:
+        """Noise level of the sample that the step began with; nan where it is not known."""
+        return self._level.sigma
+
+    @property
+    def snr(self) -> float:
+        """Its signal-to-noise ratio, in power; nan where it is not known."""
+        return self._level.snr
+
+    @functools.cached_property
+    def _level(self) -> predictions.NoiseLevel:
+        return predictions.noise_level(self._scheduler, self._event.clock)
 
     def __repr__(self) -> str:
         timestep = predictions.as_number(self.timestep)
@@ -90,7 +138,10 @@ class Run:
         self.on_size = on_size
         self.loops: list[Loop] = []
         self.faults: list[str] = []
-        self.stop_requested = False
+        self._stop_requested = False
+        self._stopping = False  # asked for at the end of a step: there is to be no other
+        self._returned = False
+        self._can_interrupt = hasattr(type(pipe), "interrupt")
         self._current: Loop | None = None
         self._pending: list[tuple[type, Kept]] = []  # what the models gave for the next step
         self._stepped = False  # whether that step has been
@@ -102,6 +153,12 @@ class Run:
         self._untold: Loop | None = None  # its last step has not reached on_step yet
         self._stages = [pipe, *(v for v in vars(pipe).values() if isinstance(v, DiffusionPipeline))]
         self._began = time.perf_counter()
+
+    def stop(self) -> None:
+        """Ends the run after the step it is in, or after its first; from any thread."""
+        self._stop_requested = True
+        if self._can_interrupt and self._current is not None:  # else there would be no step at all
+            self.pipe._interrupt = True
 
     def owns(self, pipe: Any) -> bool:
         """Whether a pipeline called meanwhile is this one or a stage of it (a prior, a decoder)."""
@@ -137,6 +194,7 @@ class Run:
             stack.enter_context(activated(self))
             stack.callback(self.storage.forget_originals)
             yield
+            self._returned = True
             self._tell_untold()
 
     def _components(self, wanted: Callable[[Any], bool]) -> list[Any]:
@@ -223,21 +281,27 @@ class Run:
 
     def _after_step(self, loop: Loop) -> None:
         self._untold = None
-        if self.stop_requested:
+        if self.on_step is not None:
+            live = LiveStep(
+                len(loop.events) - 1,
+                self._expected_steps(loop),
+                loop.events[-1].clock.timestep,
+                _tensor(loop.latents),
+                loop.scheduler,
+                loop.events[-1],
+            )
+            with self.guarded("on_step"), activated(None):
+                self.on_step(live)
+        if self._stop_requested and not self._returned:
+            self._stop_after(loop)
+
+    def _stop_after(self, loop: Loop) -> None:
+        self._stopping = True
+        done, expected = len(loop.events), self._expected_steps(loop)
+        if self._can_interrupt:
             self.pipe._interrupt = True
-        if self.on_step is None:
-            return
-        event, place = loop.events[-1], len(loop.events) - 1
-        latents, x0 = loop.latents.tensor, event.x0
-        live = LiveStep(
-            place,
-            self._expected_steps(loop),
-            event.clock.timestep,
-            latents,
-            None if x0 is None else x0.tensor,
-        )
-        with self.guarded("on_step"), activated(None):
-            self.on_step(live)
+        elif expected is None or done < expected:
+            raise RunStopped(_stopped(done, expected))
 
     def _expected_steps(self, loop: Loop) -> int | None:
         own = loop.scheduler is getattr(self.pipe, "scheduler", None)
@@ -303,6 +367,9 @@ class Run:
         """
         if self._stepping:  # a step that calls its base class's
             return step.function(*args, **kwargs)
+        if self._stopping and self._current is not None:  # nobody heeded it
+            done = len(self._current.events)
+            raise RunStopped(_stopped(done, self._expected_steps(self._current)))
         taken = None
         with self.guarded("reading a step's input"):
             taken = self._take_input(scheduler, *step.arguments(args, kwargs))
@@ -432,13 +499,30 @@ class Run:
     def _status(self, loop: Loop, error: BaseException | None) -> tuple[str, str]:
         done, expected = len(loop.events), self._expected_steps(loop)
         before = loop is not self._current and expected is not None and done >= expected
+        if isinstance(error, RunStopped) and not before:
+            return "interrupted", _stopped(done, expected)
         if error is not None and not before:
             said = f"{type(error).__name__}: {error}".rstrip(": ")
             status = "failed" if isinstance(error, Exception) else "interrupted"
             return status, f"{said} (after {done} steps)"
         if getattr(self.pipe, "_interrupt", False) and (expected is None or done < expected):
-            return "interrupted", f"stopped after {done} of {expected or 'unknown'} steps"
+            return "interrupted", _stopped(done, expected)
         return "complete", ""
+
+
+def _stopped(done: int, expected: int | None) -> str:
+    return f"stopped after {done} of {expected or 'unknown'} steps"
+
+
+def _tensor(kept: Kept) -> torch.Tensor:
+    """What was kept, as a tensor, though another thread may be bringing it over."""
+    tensor = kept.tensor
+    return torch.from_numpy(kept.array) if tensor is None else tensor
+
+
+def _values(kept: Kept, samples: slice) -> np.ndarray:
+    """A part of what was kept, brought over by itself."""
+    return to_array(_tensor(kept)[samples])
 
 
 @dataclass(frozen=True)

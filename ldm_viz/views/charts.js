@@ -1,4 +1,4 @@
-import { clamp, formatFigure, make, makeSvg, powerTicks, ticks, toBytes } from "./core.js";
+import { clamp, formatFigure, make, makeSvg, powerTicks, setText, ticks, toBytes } from "./core.js";
 import { channelColour, onScrub } from "./panels.js";
 // Statistics over the steps, as small charts with the cursor on the current step and values on hover.
 
@@ -50,6 +50,21 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
   const labels = make("div", { class: "ldm-ticks", "aria-hidden": "true" });
   const plot = make("div", { class: "ldm-plot" });
   plot.append(labels, drawing, cursor, ...(kind === "channels" && own > 8 ? [] : dots));
+  // Of many channels only the ends of their range are told. The texts are made once, and then changed.
+  const ranged = kind === "channels" && own > 6;
+  const cells = Array.from({ length: (ranged ? 1 : own) + (series.length - own) }, () => document.createTextNode(""));
+  cells.forEach((cell, i) => {
+    if (!ranged && i < own && many) {
+      const name = series[i];
+      const item = make("b", { class: "ldm-swatch", title: kind === "runs" ? name : `channel ${name}` }, make("i", {}, kind === "runs" ? `${i}` : name), cell);
+      item.style.setProperty("--ldm-swatch", channelColour(i, own));
+      readout.append(item);
+    } else if (i === cells.length - 1 && own < series.length) {
+      readout.append(make("span", { title: "what the schedule expects" }, cell));
+    } else {
+      readout.append(make("b", {}, cell));
+    }
+  });
   const where = make("em");
   const heading = make("h3", {}, chart.title, where);
   if (chart.hint) heading.title = chart.hint;
@@ -160,24 +175,15 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
       dot.style.left = `${(at / most) * 100}%`;
       dot.style.top = `${y}%`;
     });
-    where.textContent = hover < 0 ? "" : hover >= header.steps ? "end" : `step ${hover}`;
-    const expected = own < series.length ? [make("span", { title: "what the schedule expects" }, `╌ ${figure(value(own, at))}`)] : [];
-    if (kind === "channels" && own > 6) {
+    setText(where, hover < 0 ? "" : hover >= header.steps ? "end" : `step ${hover}`);
+    const shown = (/** @type {number} */ i) => figure(value(i, at));
+    if (ranged) {
       const all = series.slice(0, own).map((_, i) => value(i, at));
-      const text = `${figure(Math.min(...all))} … ${figure(Math.max(...all))}`;
-      readout.replaceChildren(make("b", {}, text), ...expected);
-      return;
+      cells[0].data = `${figure(Math.min(...all))} … ${figure(Math.max(...all))}`;
+    } else {
+      for (let i = 0; i < own; i++) cells[i].data = shown(i);
     }
-    readout.replaceChildren(
-      ...series.slice(0, own).map((name, i) => {
-        if (!many) return make("b", {}, figure(value(i, at)));
-        const title = kind === "runs" ? name : `channel ${name}`;
-        const item = make("b", { class: "ldm-swatch", title }, make("i", {}, kind === "runs" ? `${i}` : name), figure(value(i, at)));
-        item.style.setProperty("--ldm-swatch", colour(i));
-        return item;
-      }),
-      ...expected,
-    );
+    if (own < series.length) cells[cells.length - 1].data = `╌ ${shown(own)}`;
   }
 
   onScrub(plot, (share) => move(share * most), signal);

@@ -31,6 +31,19 @@ export function make(tag, attributes = {}, ...children) {
 }
 
 /**
+ * Change an element's text where it is another, so that the same text costs no layout.
+ * @param {Element} element
+ * @param {string} text
+ */
+export function setText(element, text) {
+  if (element.firstChild instanceof Text && element.childNodes.length === 1) {
+    if (element.firstChild.data !== text) element.firstChild.data = text;
+  } else if (element.textContent !== text) {
+    element.textContent = text;
+  }
+}
+
+/**
  * @param {string} tag
  * @param {Record<string, string | number>} attributes
  * @returns {SVGElement}

@@ -1,4 +1,4 @@
-import { clamp, colourTable, formatFigure, formatMeasured, magnitude, make, paint } from "./core.js";
+import { clamp, colourTable, formatFigure, formatMeasured, magnitude, make, paint, setText } from "./core.js";
 import { countMarks, drawMarks } from "./marks.js";
 import { makeSelect, makeTitle } from "./panels.js";
 // Heatmaps of maps: one channel, the norm over channels, or all channels side by side.
@@ -115,7 +115,7 @@ function makeHeatmap({ model, header, maps, surfaces, signal }, { panel, heading
   function showValue() {
     needle.hidden = !hover;
     if (!hover) {
-      readout.textContent = countMarks(values, limit) || (count > 1 ? "Point at a value, click a channel." : "Point at a value to read it.");
+      setText(readout, countMarks(values, limit) || (count > 1 ? "Point at a value, click a channel." : "Point at a value to read it."));
       return;
     }
     const [place, column, row] = hover;
@@ -126,7 +126,7 @@ function makeHeatmap({ model, header, maps, surfaces, signal }, { panel, heading
     const coded = maps.scale(choice.name, sample, step) + maps.uncertainty(choice.name, sample, step);
     const bound = channel !== "norm" && Number.isFinite(value) && Math.abs(value) > coded ? (value > 0 ? "≥ " : "≤ ") : "";
     const where = `${count > 1 ? `channel ${channel}, ` : ""}row ${row * factor}, column ${column * factor}`;
-    readout.textContent = `${where}: ${bound}${formatMeasured(value, maps.uncertainty(choice.name, sample, step))}`;
+    setText(readout, `${where}: ${bound}${formatMeasured(value, maps.uncertainty(choice.name, sample, step))}`);
     const at = limit > 0 && Number.isFinite(value) ? (signed ? (value / limit + 1) / 2 : value / limit) : 0;
     needle.style.left = `${clamp(at, 0, 1) * 100}%`;
     needle.hidden = !Number.isFinite(value);
@@ -178,9 +178,9 @@ function makeHeatmap({ model, header, maps, surfaces, signal }, { panel, heading
       const stops = signed ? (dark ? header.colours.dark : header.colours.light) : header.colours.sequential;
       const gradient = `linear-gradient(90deg, ${stops.join(", ")})`;
       if (bar.dataset.stops !== gradient) bar.style.background = bar.dataset.stops = gradient;
-      ends[0].textContent = signed ? formatFigure(-limit) : "0";
-      ends[1].textContent = signed ? "0" : formatFigure(limit / 2);
-      ends[2].textContent = formatFigure(limit);
+      setText(ends[0], signed ? formatFigure(-limit) : "0");
+      setText(ends[1], signed ? "0" : formatFigure(limit / 2));
+      setText(ends[2], formatFigure(limit));
       canvas.setAttribute("aria-label", `${describe(choice)}, at step ${step}`);
       canvas.dataset.step = String(step);
       showValue();

@@ -39,19 +39,39 @@ export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 export function makeMoves(model, last, signal) {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let settling;
+  let wanted = -1; // the step that is being moved to, until it has settled
+  let moving = false;
+  /** @type {number[]} */
+  const sent = [];
+  const save = () => {
+    sent.push(model.get("step"));
+    if (sent.length > 8) sent.shift();
+    model.save_changes();
+  };
   signal.addEventListener("abort", () => clearTimeout(settling), { once: true });
+  // A kernel that was busy repeats what it was told long ago: that must not pull back who has moved on.
+  watch(model, ["step"], () => {
+    const step = model.get("step");
+    if (!moving && wanted >= 0 && step !== wanted && sent.includes(step)) model.set("step", wanted);
+  }, signal);
   return {
     /** @param {number} step */
     move(step) {
+      moving = true;
       if (model.get("playing")) model.set("playing", false);
-      model.set("step", clamp(Math.round(step), 0, last));
+      wanted = clamp(Math.round(step), 0, last);
+      model.set("step", wanted);
+      moving = false;
       clearTimeout(settling);
-      settling = setTimeout(() => model.save_changes(), SETTLE);
+      settling = setTimeout(() => {
+        wanted = -1;
+        save();
+      }, SETTLE);
     },
     /** @param {string} name @param {any} value */
     choose(name, value) {
       model.set(name, value);
-      model.save_changes();
+      save();
     },
   };
 }
@@ -198,13 +218,14 @@ export function makePicture({ pictures, surfaces }, { panel, series, symbol, tit
     draw({ step, sample }) {
       if (missing || element.hidden) return;
       const at = index(step);
-      const bitmap = pictures.get(series, sample, at);
       const pen = surfaces.pen(canvas);
+      if (pen) pictures.fit(canvas.width, canvas.height);
+      const bitmap = pictures.get(series, sample, at);
       if (!bitmap || !pen) return;
       const key = `${sample}/${at}/${pictures.version(series, sample, at)}/${canvas.width}/${canvas.height}`;
       if (key === drawn) return;
       drawn = key;
-      pen.imageSmoothingEnabled = true;
+      pen.imageSmoothingEnabled = bitmap.width !== canvas.width || bitmap.height !== canvas.height;
       pen.imageSmoothingQuality = "high";
       pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
       canvas.dataset.step = String(step);

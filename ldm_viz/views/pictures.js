@@ -8,6 +8,10 @@
  * @typedef {{key: string, index: number, start: number, end: number, version: string}} Place
  */
 
+/** Bytes that pictures of the size they are drawn in may take; else they are enlarged or shrunk at each drawing. */
+const MOST_BYTES = 120e6;
+const REST = 250; // ms without another size until pictures are made in it
+
 /**
  * The pictures of a few series, decoded nearest to the current step first. Where better ones arrive, the old ones
  * stay until those are decoded.
@@ -23,6 +27,10 @@ export class Pictures {
   #places = [];
   #bytes = new Uint8Array(0);
   #running = 0;
+  #size = [0, 0];
+  #asking = "";
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #resting;
   #sample = 0;
   #step = 0;
 
@@ -33,7 +41,29 @@ export class Pictures {
   constructor(onReady, signal) {
     this.onReady = onReady;
     this.signal = signal;
-    signal.addEventListener("abort", () => this.#drop(() => true), { once: true });
+    signal.addEventListener("abort", () => {
+      clearTimeout(this.#resting);
+      this.#drop(() => true);
+    }, { once: true });
+  }
+
+  /**
+   * Have pictures in the size they are drawn in, so that drawing one is no more than copying it.
+   * @param {number} width
+   * @param {number} height
+   */
+  fit(width, height) {
+    const asking = `${width}/${height}`;
+    if (asking === this.#asking) return;
+    this.#asking = asking;
+    clearTimeout(this.#resting);
+    const take = () => {
+      const count = (this.#places[this.#sample] ?? []).length;
+      this.#size = count * width * height * 4 <= MOST_BYTES ? [width, height] : [0, 0];
+      if (this.#asked.size) this.#fill();
+    };
+    if (this.#asked.size) this.#resting = setTimeout(take, REST);
+    else take();
   }
 
   /**
@@ -58,6 +88,11 @@ export class Pictures {
     const known = new Set(this.#places.flat().map(({ key }) => key));
     this.#drop((key) => !known.has(key));
     this.#fill();
+  }
+
+  /** @param {Place} place */
+  #version({ version }) {
+    return `${version}/${this.#size.join("x")}`;
   }
 
   /** @param {(key: string) => boolean} chosen */
@@ -93,7 +128,7 @@ export class Pictures {
   /** Whether all pictures of the sample that is wanted are there, as good as they come. */
   get settled() {
     return (this.#places[this.#sample] ?? []).every(
-      ({ key, version }) => this.#ready.get(key)?.version === version || this.#failed.has(`${key}/${version}`),
+      (place) => this.#ready.get(place.key)?.version === this.#version(place) || this.#failed.has(`${place.key}/${this.#version(place)}`),
     );
   }
 
@@ -121,22 +156,27 @@ export class Pictures {
     let nearest = Infinity;
     for (const place of this.#places[this.#sample] ?? []) {
       const distance = Math.abs(place.index - this.#step);
-      if (distance < nearest && this.#asked.get(place.key) !== place.version) {
+      if (distance < nearest && this.#asked.get(place.key) !== this.#version(place)) {
         nearest = distance;
         best = place;
       }
     }
     if (!best) return false;
-    this.#asked.set(best.key, best.version);
+    this.#asked.set(best.key, this.#version(best));
     void this.#decode(best);
     return true;
   }
 
   /** @param {Place} place */
-  async #decode({ key, start, end, version }) {
+  async #decode(place) {
+    const { key, start, end } = place;
+    const version = this.#version(place);
+    const [width, height] = this.#size;
     // A copy, because the bytes may lie in memory that a Blob refuses (shared with the host).
     const blob = new Blob([this.#bytes.slice(start, end)], { type: "image/webp" });
-    const bitmap = await createImageBitmap(blob).catch(() => null);
+    /** @type {ImageBitmapOptions} */
+    const options = width ? { resizeWidth: width, resizeHeight: height, resizeQuality: "high" } : {};
+    const bitmap = await createImageBitmap(blob, options).catch(() => null);
     if (!bitmap) this.#failed.add(`${key}/${version}`);
     if (bitmap && !this.signal.aborted && this.#asked.get(key) === version) {
       this.#ready.get(key)?.bitmap.close();

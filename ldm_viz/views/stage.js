@@ -37,8 +37,8 @@ export function showRun({ model, el, signal }, root, traits, build) {
     frame = 0;
     const sample = model.get("sample") ?? 0;
     const step = clamp(model.get("step"), 0, last);
-    pictures.want(sample, step);
     for (const part of parts) part.draw({ step, sample, dark });
+    if (surfaces.measured) pictures.want(sample, step);
     root.dataset.step = String(step);
     root.dataset.ready = String(pictures.settled);
     root.dataset.theme = dark ? "dark" : "light";

@@ -3,6 +3,8 @@
 export class Surfaces {
   /** @type {WeakMap<Element, [number, number]>} */
   #sizes = new WeakMap();
+  /** Whether sizes are known: not before the first frame. */
+  measured = false;
 
   /**
    * @param {() => void} onResize called when a canvas has another size, and so is blank
@@ -10,6 +12,7 @@ export class Surfaces {
    */
   constructor(onResize, signal) {
     this.observer = new ResizeObserver((entries) => {
+      this.measured = true;
       for (const { target } of entries) this.#sizes.set(target, [target.clientWidth, target.clientHeight]);
       onResize();
     });

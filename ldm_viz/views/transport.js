@@ -1,4 +1,4 @@
-import { clamp, make, makeSvg, watch } from "./core.js";
+import { clamp, make, makeSvg, setText, watch } from "./core.js";
 import { makeSelect } from "./panels.js";
 // The slider over the steps, with its words, and the clock that plays.
 
@@ -16,18 +16,31 @@ const SPEEDS = [1, 2, 4, 8, 16, 30];
 export function startClock(model, last, signal) {
   /** @type {ReturnType<typeof setInterval> | undefined} */
   let clock;
+  let begun = 0; // where playing began: what Python was told last
+  let place = 0;
   const stop = () => {
     clearInterval(clock);
     clock = undefined;
   };
+  const go = (/** @type {number} */ step) => {
+    place = step;
+    model.set("step", step);
+  };
   const advance = () => {
-    if (model.get("step") < last()) model.set("step", model.get("step") + 1);
+    if (model.get("step") < last()) go(model.get("step") + 1);
     if (model.get("step") >= last()) model.set("playing", false);
   };
+  // A kernel that was busy repeats what it was told long ago.
+  watch(model, ["step"], () => {
+    const step = model.get("step");
+    if (clock !== undefined && step !== place && step === begun) model.set("step", place);
+  }, signal);
   const follow = () => {
     stop();
     if (model.get("playing")) {
-      if (model.get("step") >= last()) model.set("step", 0);
+      begun = model.get("step");
+      if (begun >= last()) go(0);
+      place = model.get("step");
       clock = setInterval(advance, 1000 / clamp(model.get("speed"), 0.1, 60));
     }
   };
@@ -66,8 +79,11 @@ export function makeSlider({ signal, move }, last) {
  * @param {string} words
  */
 export function showWords(element, words) {
-  const [first, ...rest] = words.split(" · ");
-  element.replaceChildren(make("strong", {}, first), ...rest.map((part) => make("span", {}, part)));
+  const parts = words.split(" · ");
+  if (element.children.length !== parts.length) {
+    element.replaceChildren(...parts.map((_, i) => make(i ? "span" : "strong")));
+  }
+  parts.forEach((part, i) => setText(element.children[i], part));
 }
 
 /**
