@@ -40,8 +40,13 @@ def arguments(subject: Subject) -> dict[str, Any]:
 
 
 def recorded(subject: Subject) -> Any:
-    """Everything kept, nothing shown."""
-    return lv.record(subject.pipe, progress=False, **arguments(subject))
+    """Everything kept, nothing shown, in a thread of its own too.
+
+    How torch's own threads wait for work depends on how many threads have called it.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        call = functools.partial(lv.record, subject.pipe, progress=False, **arguments(subject))
+        return pool.submit(call).result()
 
 
 def live(subject: Subject, updates: list[float], preview: bool = True) -> Any:
@@ -49,6 +54,7 @@ def live(subject: Subject, updates: list[float], preview: bool = True) -> Any:
     run = watch(subject.pipe, preview=preview, **arguments(subject))
     trajectory = run.wait()
     updates.append(run._governor.updates)
+    run._view.close()
     run.close()
     return trajectory
 

@@ -181,7 +181,8 @@ def set_theme(page: Page, name: str) -> None:
     page.wait_for_function("(name) => document.body.dataset.jpThemeName === name", arg=name)
 
 
-@pytest.fixture(scope="session")
+# Not of the session: while Playwright is there its loop is the running one, which a notebook's would be.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with open_chromium() as browser:
         yield browser

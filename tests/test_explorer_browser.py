@@ -423,6 +423,23 @@ def test_better_pictures_take_the_place_of_previews_with_no_gap(two_views):
     page.wait_for_function("window.bitmaps === 2 * 2 * 9")
 
 
+def test_the_echo_of_a_busy_kernel_does_not_pull_the_step_back(two_views):
+    page = two_views
+    page.evaluate(PRESS, ["#first", 2])
+    page.wait_for_function("window.saved.length === 1")
+    page.evaluate(PRESS, ["#first", 3])
+    page.evaluate("window.model.set('step', 2)")  # what was told before the last keys
+    assert page.evaluate("window.model.get('step')") == 5
+    page.evaluate("window.model.set('step', 7)")  # what was never told is somebody else's wish
+    assert page.evaluate("window.model.get('step')") == 7
+    page.evaluate("window.model.set('step', 1); window.model.set('speed', 2)")
+    page.evaluate("window.model.set('playing', true)")
+    page.wait_for_function("window.model.get('step') === 2")
+    page.evaluate("window.model.set('step', 1)")
+    assert page.evaluate("window.model.get('step')") == 2
+    page.evaluate("window.model.set('playing', false)")
+
+
 def test_disposal_leaves_nothing_behind(two_views):
     page = two_views
     assert page.evaluate("window.bitmaps") > 2 * 2 * STEPS
