@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import find_chromium
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 # Milliseconds. Only ever waited in full when something is broken, so generous for a loaded machine.
 PATIENCE = 180_000
+expect.set_options(timeout=PATIENCE / 3)
 
 
 @contextmanager

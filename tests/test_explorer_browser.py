@@ -201,7 +201,6 @@ def test_light_and_dark_follow_the_system(chromium, page_file):  # noqa: F811
 
 def test_panels_are_chosen(opened):
     page = opened.page
-    page.set_default_timeout(20_000)
     page.get_by_text("Panels").click()
     for name, label in (
         ("x0", "predicted x_0"),
@@ -216,7 +215,9 @@ def test_panels_are_chosen(opened):
     page.keyboard.press("ArrowRight")
     page.get_by_label("predicted x_0").check()
     at_step(page, 1)
-    page.wait_for_function("document.querySelector('[data-panel=x0] canvas').dataset.step === '1'")
+    page.wait_for_function(
+        "() => document.querySelector('[data-panel=x0] canvas').dataset.step === '1'"
+    )
     page.get_by_label("predicted x_0").focus()
     page.keyboard.press(" ")
     expect(page.locator("[data-panel=x0]")).to_be_hidden()
