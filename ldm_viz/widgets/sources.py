@@ -17,7 +17,7 @@ def read_view(name: str) -> str:
 
 
 def compact(text: str) -> str:
-    """Leave out indentation, the comments that begin a line, and types.
+    """Leave out indentation, comments, types, and line breaks where a statement goes on or has ended.
 
     The text is stored once for each widget in a saved notebook, so it had better be small. Texts must not hold
     strings over several lines.
@@ -25,7 +25,9 @@ def compact(text: str) -> str:
     text = re.sub(r"^[ \t]*/\*.*?\*/[ \t]*\n", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"/\*\* @.*?\*/ ?", "", text)
     text = re.sub(r"^[ \t]*//.*\n", "", text, flags=re.MULTILINE)
-    return re.sub(r"^[ \t]+|\n(?=\n)", "", text, flags=re.MULTILINE)
+    text = re.sub(r" // .*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^[ \t]+|\n(?=\n)", "", text, flags=re.MULTILINE)
+    return re.sub(r"(?<=[;{,])\n", "", text)
 
 
 def split_imports(text: str, name: str) -> tuple[list[str], str]:
