@@ -49,21 +49,21 @@ def recorded(subject: Subject) -> Any:
         return pool.submit(call).result()
 
 
-def live(subject: Subject, updates: list[float], preview: bool = True) -> Any:
-    """The same in the background, shown, and waited for."""
+def live(subject: Subject, counted: list[tuple[int, float]], preview: bool = True) -> Any:
+    """The same in the background, shown, and waited for; adds its updates and what they took."""
     run = watch(subject.pipe, preview=preview, **arguments(subject))
     trajectory = run.wait()
-    updates.append(run._governor.updates)
+    counted.append((run._governor.updates, run._governor.spent / run._seconds))
     run._view.close()
     run.close()
     return trajectory
 
 
-def ways(subject: Subject, updates: list[float]) -> dict[str, Callable[[], Any]]:
+def ways(subject: Subject, counted: list[tuple[int, float]]) -> dict[str, Callable[[], Any]]:
     """What is compared."""
     return {
         RECORDED: functools.partial(recorded, subject),
-        LIVE: functools.partial(live, subject, updates),
+        LIVE: functools.partial(live, subject, counted),
         "shown without a preview": functools.partial(live, subject, [], preview=False),
     }
 
@@ -78,15 +78,16 @@ def fit_seconds(subject: Subject) -> float:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measures everything, here."""
     torch.set_num_threads(options.threads)
-    subject, updates = recording.load(options), []
+    subject, counted = recording.load(options), []
     tell("warm-up")
     fit = fit_seconds(subject)
-    every = ways(subject, updates)
+    every = ways(subject, counted)
     same = np.array_equal(every[LIVE]().latents, every[RECORDED]().latents)
-    updates.clear()
+    counted.clear()
     load = Load()
     measured = measure_rounds(subject, every, options.rounds, "live")
     busy = load.read() | {"load_end": psutil.getloadavg()[0]}
+    updates, shares = np.median(counted, axis=0)
     return {
         "model": options.model,
         "steps": options.steps,
@@ -95,7 +96,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "load": busy,
         "fit_seconds": fit,
         "same_latents": same,
-        "updates": float(np.median(updates)),
+        "updates": float(updates),
+        "share": float(shares),
         "summary": summarise(measured, RECORDED),
         "rounds": measured,
     }
@@ -159,15 +161,14 @@ def report(result: dict[str, Any]) -> str:
             f"{s['ratio_ci95_low']:8.3f}-{s['ratio_ci95_high']:<6.3f}"
             f"{s['ratio_p10']:8.3f}-{s['ratio_p90']:<6.3f}{s['cpu_ratio']:11.3f}"
         )
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"updates of the view in a run: {result['updates']:.0f}",
-            f"fitting the linear map, once for an autoencoder, before its first run: {result['fit_seconds']:.3f} s",
-            f"the latents are the recorded run's: {'yes' if result['same_latents'] else 'NO'}",
-        ]
-    )
+    shown = "{updates:.0f} updates of the view in a run, which took {share:.2%} of it as counted"
+    lines += ["", shown.format(**result)]
+    lines += [
+        "fitting the linear map, once for an autoencoder, before its first run: "
+        + f"{result['fit_seconds']:.3f} s"
+    ]
+    lines += [f"the latents are the recorded run's: {'yes' if result['same_latents'] else 'NO'}"]
+    return "\n".join(lines)
 
 
 def parse(given: list[str] | None = None) -> argparse.Namespace:

@@ -16,9 +16,10 @@ all ways, in two places:
 
 - painted: the browser has painted the first frame that holds the new picture. In every frame's
   animation callback a message is posted, which arrives when the frame's callbacks, layout and
-  painting are done; whether the picture is new is looked at there. (What changes in the fraction
-  of a millisecond between that painting and the message passes for painted one frame too early.
-  The explorer draws in animation callbacks only, so that can only help the others.)
+  painting are done; whether the picture is new is looked at there. Frames that began before the key
+  do not count. (What a way changes in the fraction of a millisecond between a later frame's
+  painting and the message passes for painted one frame too early. The explorer draws when the key
+  comes or in animation callbacks, so that can only help the others.)
 - next frame: the begin of the first animation frame after that. By then the browser has handed the
   painted frame on. It is later by up to one frame, so at 60 frames a second even a view that
   draws in the first frame there is has a median of 25 ms.
@@ -67,6 +68,7 @@ STEPS = 50
 SIDE = 512
 SEED = 7
 OPENINGS = 5  # of the explorer
+FRAME = 1 / 60  # seconds
 REPEAT = 1 / 30  # seconds between the presses of a key that is held
 DRAG_SECONDS = 2.0
 SLOW_FRAME = 34.0  # ms, two frames
@@ -238,10 +240,11 @@ PROBE = r"""(() => {
   function eachFrame(begun, painted) {
     let over = false;
     const frame = () => {
-      over ||= begun(performance.now()) === true;
+      const start = performance.now();
+      over ||= begun(start) === true;
       if (over) return;
       // Of all tasks this kind is the least late once a frame is done.
-      scheduler.postTask(() => { over ||= painted(performance.now()) === true; }, { priority: "user-blocking" });
+      scheduler.postTask(() => { over ||= painted(performance.now(), start) === true; }, { priority: "user-blocking" });
       requestAnimationFrame(frame);
     };
     requestAnimationFrame(frame);
@@ -260,8 +263,9 @@ PROBE = r"""(() => {
           if (end) resolve({ painted: end - begin, next: now - begin });
           return end > 0;
         },
-        (now) => {
-          if (!begin || end) return;
+        (now, start) => {
+          // A frame that began before the key has not painted what it brought.
+          if (!begin || end || start < begin) return;
           const after = shown(cell, way);
           if (after !== null && after !== before) end = now;
         },
@@ -388,12 +392,18 @@ class Notebook:
         way, at = WAYS[name], self.at[name]
         onward = at % (2 * STEPS - 2) < STEPS - 1
         probe = [self.cells[name], {"picture": way.picture, "source": way.source}]
-        # Keys come at any moment of a frame, and once the last one has been dealt with everywhere.
+        # Once the last key has been dealt with everywhere.
         self.page.wait_for_timeout(self.random.uniform(300, 420))
         self.page.wait_for_function("(given) => window.probe.shown(...given) !== null", arg=probe)
         self.page.evaluate("(given) => window.probe.press(...given)", probe)
-        self.page.keyboard.press("ArrowRight" if onward else "ArrowLeft")
+        # What came before waits for frames itself: only now can a key come at any moment of one.
+        time.sleep(self.random.uniform(0, 2 * FRAME))
+        key = "ArrowRight" if onward else "ArrowLeft"
+        self.page.keyboard.down(key)
         figures = self.page.evaluate("() => window.probe.pressed")
+        # No finger is off a key within a frame; after its event Chromium puts off other tasks, the
+        # message of the painted frame among them.
+        self.page.keyboard.up(key)
         self.at[name] = at + 1
         turn = (at + 1) % (2 * STEPS - 2)
         expected = min(turn, 2 * STEPS - 2 - turn)

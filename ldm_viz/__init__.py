@@ -27,15 +27,11 @@ if TYPE_CHECKING:
     from ldm_viz.latent_layouts import add_layout
     from ldm_viz.tiny import load_joint_space, load_tiny
     from ldm_viz.trajectory import Step, Trajectory, TrajectoryFileError
-    from ldm_viz.widgets import (
-        Comparison,
-        Explorer,
-        Filmstrip,
-        LatentStatistics,
-        NoiseHeatmap,
-        compare,
-        explore,
-    )
+    from ldm_viz.widgets.comparison import Comparison, compare
+    from ldm_viz.widgets.explorer import Explorer, explore
+    from ldm_viz.widgets.filmstrip import Filmstrip
+    from ldm_viz.widgets.latent_statistics import LatentStatistics
+    from ldm_viz.widgets.noise_heatmap import NoiseHeatmap
 
     open_trajectory = Trajectory.open
 
@@ -75,14 +71,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Comparison": ("ldm_viz.widgets", "Comparison"),
-    "Explorer": ("ldm_viz.widgets", "Explorer"),
+    "Comparison": ("ldm_viz.widgets.comparison", "Comparison"),
+    "Explorer": ("ldm_viz.widgets.explorer", "Explorer"),
     "ExportError": ("ldm_viz.exports", "ExportError"),
-    "Filmstrip": ("ldm_viz.widgets", "Filmstrip"),
-    "LatentStatistics": ("ldm_viz.widgets", "LatentStatistics"),
+    "Filmstrip": ("ldm_viz.widgets.filmstrip", "Filmstrip"),
+    "LatentStatistics": ("ldm_viz.widgets.latent_statistics", "LatentStatistics"),
     "LiveRun": ("ldm_viz.labs", "LiveRun"),
     "LiveStep": ("ldm_viz.capture", "LiveStep"),
-    "NoiseHeatmap": ("ldm_viz.widgets", "NoiseHeatmap"),
+    "NoiseHeatmap": ("ldm_viz.widgets.noise_heatmap", "NoiseHeatmap"),
     "Recorder": ("ldm_viz.capture", "Recorder"),
     "RecordingError": ("ldm_viz.capture", "RecordingError"),
     "Step": ("ldm_viz.trajectory", "Step"),
@@ -91,9 +87,9 @@ _HOMES = {
     "add_layout": ("ldm_viz.latent_layouts", "add_layout"),
     "add_scaling": ("ldm_viz.capture", "add_scaling"),
     "animate": ("ldm_viz.exports", "animate"),
-    "compare": ("ldm_viz.widgets", "compare"),
+    "compare": ("ldm_viz.widgets.comparison", "compare"),
     "estimate": ("ldm_viz.capture", "estimate"),
-    "explore": ("ldm_viz.widgets", "explore"),
+    "explore": ("ldm_viz.widgets.explorer", "explore"),
     "export": ("ldm_viz.exports", "export"),
     "load_joint_space": ("ldm_viz.tiny", "load_joint_space"),
     "load_tiny": ("ldm_viz.tiny", "load_tiny"),

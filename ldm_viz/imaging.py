@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import (
+    Image,
+    ImageDraw,
+    ImageFont,
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401 - else Pillow loads all of its plugins
+)
 
 __all__ = [
     "DIVERGING_DARK",

@@ -238,7 +238,7 @@ def _facts(run: Trajectory, settings: Any) -> str:
 
 
 def _write_page(run: Trajectory, path: Path, sample: int, fps: float) -> Path:
-    from ldm_viz.widgets import explore
+    from ldm_viz.widgets.explorer import explore
 
     page = explore(run, sample=checked_sample(run, sample), speed=fps)
     with written_whole(path) as part:

@@ -38,7 +38,7 @@ from ldm_viz.labs.governor import Governor
 from ldm_viz.labs.live_view import LiveView
 from ldm_viz.statistics import format_figure, format_timestep, noise_words
 from ldm_viz.trajectory import Trajectory
-from ldm_viz.widgets import Explorer, explore
+from ldm_viz.widgets.explorer import Explorer, explore
 from ldm_viz.widgets.still import TILE, still_picture
 
 _NAP = 0.2  # seconds

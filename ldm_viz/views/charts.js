@@ -45,11 +45,12 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
   const most = Math.max(points - 1, 1);
   const readout = make("span", { class: "ldm-readout" });
   const drawing = makeSvg("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" });
-  const cursor = make("i", { class: "ldm-cursor" });
-  const dots = series.slice(0, own).map(() => make("i", { class: "ldm-dot" }));
+  // The cursor and the dots on it are pictures in the background: moving those lays nothing out.
+  const cursor = make("div", { class: "ldm-cursor" });
+  const dotted = kind === "channels" && own > 8 ? 0 : own;
   const labels = make("div", { class: "ldm-ticks", "aria-hidden": "true" });
   const plot = make("div", { class: "ldm-plot" });
-  plot.append(labels, drawing, cursor, ...(kind === "channels" && own > 8 ? [] : dots));
+  plot.append(labels, drawing, cursor);
   // Of many channels only the ends of their range are told. The texts are made once, and then changed.
   const ranged = kind === "channels" && own > 6;
   const cells = Array.from({ length: (ranged ? 1 : own) + (series.length - own) }, () => document.createTextNode(""));
@@ -71,6 +72,11 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
   const element = make("figure", { class: "ldm-chart" }, heading, readout, plot);
   const colour = (/** @type {number} */ i) =>
     many ? channelColour(i, own) : "var(--ldm-accent)";
+  const dot = (/** @type {unknown} */ _, /** @type {number} */ i) =>
+    `radial-gradient(${colour(i)} 3.2px, var(--ldm-ground) 3.8px 4.6px, transparent 5px)`;
+  const line = "linear-gradient(90deg, transparent 4.5px, var(--ldm-needle) 4.5px 5.5px, transparent 5.5px)";
+  cursor.style.backgroundImage = [...Array.from({ length: dotted }, dot), line].join();
+  cursor.style.backgroundSize = "10px 10px,".repeat(dotted) + "10px 100%";
 
   let low = 0;
   let high = 1;
@@ -140,7 +146,6 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
       else shape.style.stroke = colour(i);
       if (many && i < own) {
         if (kind === "channels") shape.classList.add(chosen === i ? "ldm-chosen" : "ldm-other");
-        dots[i].style.background = colour(i);
       }
       shapes.push(shape);
     });
@@ -167,14 +172,13 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
 
   function point() {
     const at = clamp(hover < 0 ? step : hover, 0, points - 1);
-    cursor.style.left = `${(at / most) * 100}%`;
-    cursor.classList.toggle("ldm-hovering", hover >= 0);
-    dots.forEach((dot, i) => {
+    const x = `${(at / most) * 100}%`;
+    const places = Array.from({ length: dotted }, (_, i) => {
       const y = height(value(i, at));
-      dot.hidden = !Number.isFinite(y);
-      dot.style.left = `${(at / most) * 100}%`;
-      dot.style.top = `${y}%`;
+      return Number.isFinite(y) ? `${x} ${y}%` : "-99px";
     });
+    cursor.style.backgroundPosition = [...places, x].join();
+    cursor.classList.toggle("ldm-hovering", hover >= 0);
     setText(where, hover < 0 ? "" : hover >= header.steps ? "end" : `step ${hover}`);
     const shown = (/** @type {number} */ i) => figure(value(i, at));
     if (ranged) {

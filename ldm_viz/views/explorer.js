@@ -111,7 +111,7 @@ function makeHeading(context) {
     draw({ sample }) {
       const note = model.get("_note") ?? "";
       if (filling.textContent !== note) filling.textContent = note;
-      filling.hidden = !note;
+      if (filling.hidden === Boolean(note)) filling.hidden = !note;
       if (sample === shown) return;
       shown = sample;
       const { prompt: text, negative: without, seed } = header.samples[sample] ?? { prompt: "", negative: "", seed: "" };

@@ -113,8 +113,9 @@ function makeHeatmap({ model, header, maps, surfaces, signal }, { panel, heading
   let drawn = "";
 
   function showValue() {
-    needle.hidden = !hover;
+    readout.classList.toggle("ldm-pointed", Boolean(hover));
     if (!hover) {
+      if (!needle.hidden) needle.hidden = true;
       setText(readout, countMarks(values, limit) || (count > 1 ? "Point at a value, click a channel." : "Point at a value to read it."));
       return;
     }

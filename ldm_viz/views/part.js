@@ -13,9 +13,9 @@ import { makeSlider, showWords } from "./transport.js";
  */
 export function framePart(context, aspect, ...elements) {
   const { model, header, root, signal } = context;
-  const { slider, show } = makeSlider(context, header.steps - 1);
+  const { track, show } = makeSlider(context, header.steps - 1);
   const words = make("p", { class: "ldm-words" });
-  const control = make("div", { class: "ldm-transport" }, words, slider);
+  const control = make("div", { class: "ldm-transport" }, words, track);
   root.style.setProperty("--aspect", String(clamp(aspect, 0.25, 4)));
   root.append(...elements, control);
   const follow = () => { control.hidden = !model.get("slider"); };

@@ -20,8 +20,17 @@ export function showRun({ model, el, signal }, root, traits, build) {
   const header = model.get("_header");
   const last = Math.max(header.steps - 1, 0);
   let frame = 0;
+  let resting = true; // nothing was drawn since the last frame
   const schedule = () => {
     if (!frame && !signal.aborted) frame = requestAnimationFrame(draw);
+  };
+  // A step is drawn and laid out at once, so that the frame after it has only to paint; more of them in that frame.
+  const follow = () => {
+    if (!resting || frame || signal.aborted) return schedule();
+    draw();
+    root.getBoundingClientRect();
+    resting = false;
+    requestAnimationFrame(() => { resting = true; });
   };
   const pictures = new Pictures(schedule, signal);
   const takePictures = () => pictures.update(toBytes(model.get("_frames")), model.get("_series") ?? {});
@@ -50,7 +59,8 @@ export function showRun({ model, el, signal }, root, traits, build) {
     schedule();
   };
 
-  watch(model, ["step", "sample", ...traits], schedule, signal);
+  watch(model, ["step"], follow, signal);
+  watch(model, ["sample", ...traits], schedule, signal);
   // The header of the pictures comes with them, so one of the two changes says both.
   watch(model, ["_frames"], () => { takePictures(); schedule(); }, signal);
   watch(model, ["_maps"], () => { maps.update(toBytes(model.get("_maps")), model.get("_header").maps); schedule(); }, signal);

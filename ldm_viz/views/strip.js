@@ -1,4 +1,4 @@
-import { make } from "./core.js";
+import { make, makeSvg } from "./core.js";
 import { onScrub } from "./panels.js";
 // Thumbnails of all steps in a row, each below its place on the slider's track.
 
@@ -17,8 +17,11 @@ const TALLEST = 64;
 export function makeStrip({ header, signal, move, root, surfaces, pictures }, rows, aspect, tallest = TALLEST) {
   const last = header.steps - 1;
   const canvas = surfaces.add(make("canvas"));
-  const marker = make("i");
-  const element = surfaces.add(make("div", { class: "ldm-film", "data-panel": "filmstrip", "aria-hidden": "true" }, canvas, marker));
+  // In a drawing: an element that moves in the page costs the browser a layout, and a layer that moves a sorting.
+  const drawing = makeSvg("svg", {});
+  const marker = ["ldm-ring", "ldm-mark"].map((name) => makeSvg("rect", { class: name, y: 1, rx: 3 }));
+  drawing.append(...marker);
+  const element = surfaces.add(make("div", { class: "ldm-film", "data-panel": "filmstrip", "aria-hidden": "true" }, canvas, drawing));
   let drawn = "";
   let count = 0;
   /** @type {Map<string, string>} place to the version that is drawn there */
@@ -33,7 +36,10 @@ export function makeStrip({ header, signal, move, root, surfaces, pictures }, ro
     const thumb = Math.min(tall * aspect, cell);
     canvas.style.height = `${Math.round(tall * rows.length)}px`;
     root.style.setProperty("--cell", `${cell}px`);
-    element.style.setProperty("--thumb", `${thumb}px`);
+    for (const rect of marker) {
+      rect.setAttribute("width", String(thumb + 1));
+      rect.setAttribute("height", String(Math.round(tall * rows.length) + 2));
+    }
     return { cell, tall, thumb };
   }
   let width = 0;
@@ -50,7 +56,8 @@ export function makeStrip({ header, signal, move, root, surfaces, pictures }, ro
         place = arrange(width);
       }
       const { cell, tall, thumb } = place;
-      marker.style.transform = `translateX(${cell / 2 + (last ? step / last : 0) * (width - cell) - thumb / 2 - 1.5}px)`;
+      const left = cell / 2 + (last ? step / last : 0) * (width - cell) - thumb / 2 - 0.5;
+      for (const rect of marker) rect.setAttribute("x", left.toFixed(2));
       const pen = surfaces.pen(canvas);
       if (!pen) return;
       const key = `${canvas.width}/${canvas.height}/${sample}`;

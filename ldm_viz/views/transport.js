@@ -63,7 +63,7 @@ export function makeSlider({ signal, move }, last) {
   slider.disabled = last < 1;
   slider.addEventListener("input", () => move(Number(slider.value)), { signal });
   return {
-    slider,
+    track: make("div", { class: "ldm-track" }, slider),
     /** @param {number} step @param {string} words */
     show(step, words) {
       if (Number(slider.value) !== step) slider.value = String(step);
@@ -97,10 +97,10 @@ export function makeTransport(context, words, ...below) {
   const play = make("button", { type: "button", class: "ldm-play" });
   play.addEventListener("click", () => choose("playing", !model.get("playing")), { signal });
   play.disabled = last < 1;
-  const { slider, show } = makeSlider(context, last);
+  const { track, show } = makeSlider(context, last);
   const line = make("p", { class: "ldm-words" });
   const speeds = makeSelect(context, "Speed", "speed", SPEEDS.map((speed) => [speed, `${speed} ${speed === 1 ? "step" : "steps"} a second`]));
-  const element = make("div", { class: "ldm-transport" }, play, line, speeds, slider);
+  const element = make("div", { class: "ldm-transport" }, play, make("div", {}, line), speeds, track);
   for (const part of below) if (part) element.append(part);
   let playing = /** @type {boolean | null} */ (null);
   return {
