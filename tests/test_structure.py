@@ -42,7 +42,7 @@ HOUSE = {
     "latent_layouts": Room(GROUND, ARRAYS),
     "previews": Room(GROUND, ARRAYS),
     "comparison": Room(GROUND, ARRAYS),
-    "tiny": Room(GROUND, MODELS),
+    "tiny": Room(GROUND | {"conditioning"}, MODELS),
     "capture": Room(GROUND, MODELS),
     "conditioning": Room(GROUND, MODELS),
     "figures": Room(GROUND, DISPLAY),

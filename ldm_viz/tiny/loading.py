@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ldm_viz.conditioning.joint import JointSpace
 
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
-    from PIL import Image
-    from transformers import (
-        CLIPImageProcessorPil,
-        CLIPTextModelWithProjection,
-        CLIPTokenizer,
-        CLIPVisionModelWithProjection,
-    )
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The diffusers directory with the embedded model's weights."""
-
-_BATCH = 50
 
 STEPS = 25
 GUIDANCE = 2.5
@@ -109,7 +102,13 @@ def load_tiny(
                 weight_name="adapter.safetensors",
                 local_files_only=True,
             )
-    return _quiet(pipe.to(device))
+    pipe.to(device)
+    if adapter:
+        # The adapter's vision tower has its text tower here, which the pipeline itself does not know.
+        pipe.joint_space = functools.cache(
+            functools.partial(load_joint_space, device, vision=pipe.image_encoder)
+        )
+    return _quiet(pipe)
 
 
 @contextmanager
@@ -151,59 +150,14 @@ def _check_installed(file: str = "model_index.json", what: str = "the embedded m
         )
 
 
-@dataclass(frozen=True)
-class JointSpace:
-    """The two towers of the joint text-image space, with what turns texts and pictures into input.
-
-    Both towers end in vectors of 128 numbers that can be compared, added and subtracted, and be the
-    condition of ``load_tiny(adapter=True)``.
-
-    Example:
-        >>> space, pipe = load_joint_space(), load_tiny(adapter=True)
-        >>> red, blue = space.embed_texts(["a red object", "a blue object"])
-        >>> vector = (space.embed_images([picture])[0] - red + blue).reshape(1, 1, -1)
-        >>> embeds = [torch.cat([torch.zeros_like(vector), vector])]  # without, with the condition
-        >>> pipe("", ip_adapter_image_embeds=embeds, guidance_scale=2.5).images[0]
-    """
-
-    text: CLIPTextModelWithProjection
-    vision: CLIPVisionModelWithProjection
-    tokenizer: CLIPTokenizer
-    image_processor: CLIPImageProcessorPil
-
-    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """Texts as vectors of the joint space, (n, 128) float32; longer ones are cut."""
-        import torch
-
-        if not texts:
-            raise ValueError("texts is empty; expected at least one text")
-        tokens = self.tokenizer(
-            list(texts), padding="max_length", truncation=True, return_tensors="pt"
-        ).input_ids
-        with torch.no_grad():
-            parts = [self.text(t.to(self.text.device)).text_embeds for t in tokens.split(_BATCH)]
-        return torch.cat(parts)
-
-    def embed_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Pictures as vectors of the joint space, (n, 128) float32; of any size, cut to a square."""
-        import torch
-
-        if not images:
-            raise ValueError("images is empty; expected at least one picture")
-        rgb = [image.convert("RGB") for image in images]
-        pixels = self.image_processor(rgb, return_tensors="pt").pixel_values
-        with torch.no_grad():
-            parts = [
-                self.vision(p.to(self.vision.device)).image_embeds for p in pixels.split(_BATCH)
-            ]
-        return torch.cat(parts)
-
-
-def load_joint_space(device: str | torch.device = "cpu") -> JointSpace:
+def load_joint_space(device: str | torch.device = "cpu", *, vision: Any = None) -> JointSpace:
     """Loads the joint text-image space the embedded model's adapter takes its vectors from.
+
+    Both towers end in vectors of 128 numbers.
 
     Args:
         device: Where to put the towers.
+        vision: The vision tower, if it is loaded already.
 
     Raises:
         FileNotFoundError: If the weights are missing from the installation.
@@ -221,7 +175,8 @@ def load_joint_space(device: str | torch.device = "cpu") -> JointSpace:
     vision_folder = WEIGHTS / "adapter" / "image_encoder"
     with _silence():
         text = CLIPTextModelWithProjection.from_pretrained(WEIGHTS / "joint_text", **options)
-        vision = CLIPVisionModelWithProjection.from_pretrained(vision_folder, **options)
+        if vision is None:
+            vision = CLIPVisionModelWithProjection.from_pretrained(vision_folder, **options)
         tokenizer = CLIPTokenizer.from_pretrained(WEIGHTS / "tokenizer", local_files_only=True)
         processor = CLIPImageProcessorPil.from_pretrained(
             WEIGHTS / "adapter", local_files_only=True

@@ -45,9 +45,11 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
   const most = Math.max(points - 1, 1);
   const readout = make("span", { class: "ldm-readout" });
   const drawing = makeSvg("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" });
-  // The cursor and the dots on it are pictures in the background: moving those lays nothing out.
-  const cursor = make("div", { class: "ldm-cursor" });
-  const dotted = kind === "channels" && own > 8 ? 0 : own;
+  // The cursor and its dots lie in a drawing of their own: what moves there lays out nothing else.
+  const cursor = makeSvg("svg", { class: "ldm-cursor", "aria-hidden": "true" });
+  const needle = makeSvg("line", { y1: 0, y2: "100%" });
+  const dots = Array.from({ length: kind === "channels" && own > 8 ? 0 : own }, () => makeSvg("circle", { r: 4 }));
+  cursor.append(needle, ...dots);
   const labels = make("div", { class: "ldm-ticks", "aria-hidden": "true" });
   const plot = make("div", { class: "ldm-plot" });
   plot.append(labels, drawing, cursor);
@@ -72,11 +74,7 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
   const element = make("figure", { class: "ldm-chart" }, heading, readout, plot);
   const colour = (/** @type {number} */ i) =>
     many ? channelColour(i, own) : "var(--ldm-accent)";
-  const dot = (/** @type {unknown} */ _, /** @type {number} */ i) =>
-    `radial-gradient(${colour(i)} 3.2px, var(--ldm-ground) 3.8px 4.6px, transparent 5px)`;
-  const line = "linear-gradient(90deg, transparent 4.5px, var(--ldm-needle) 4.5px 5.5px, transparent 5.5px)";
-  cursor.style.backgroundImage = [...Array.from({ length: dotted }, dot), line].join();
-  cursor.style.backgroundSize = "10px 10px,".repeat(dotted) + "10px 100%";
+  dots.forEach((dot, i) => { dot.style.fill = colour(i); });
 
   let low = 0;
   let high = 1;
@@ -173,11 +171,13 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
   function point() {
     const at = clamp(hover < 0 ? step : hover, 0, points - 1);
     const x = `${(at / most) * 100}%`;
-    const places = Array.from({ length: dotted }, (_, i) => {
+    needle.setAttribute("x1", x);
+    needle.setAttribute("x2", x);
+    dots.forEach((dot, i) => {
       const y = height(value(i, at));
-      return Number.isFinite(y) ? `${x} ${y}%` : "-99px";
+      dot.setAttribute("cx", Number.isFinite(y) ? x : "-99");
+      dot.setAttribute("cy", `${y || 0}%`);
     });
-    cursor.style.backgroundPosition = [...places, x].join();
     cursor.classList.toggle("ldm-hovering", hover >= 0);
     setText(where, hover < 0 ? "" : hover >= header.steps ? "end" : `step ${hover}`);
     const shown = (/** @type {number} */ i) => figure(value(i, at));

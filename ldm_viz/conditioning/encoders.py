@@ -1,0 +1,485 @@
+"""How a pipeline turns texts and pictures into embeddings."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from ldm_viz.conditioning.embeddings import Atom, Embedding, evaluate
+from ldm_viz.conditioning.expressions import Node, Picture, Text
+from ldm_viz.conditioning.grammar import parse
+from ldm_viz.conditioning.joint import JointSpace
+from ldm_viz.conditioning.pictures import as_picture, digest
+from ldm_viz.conditioning.spaces import JOINT, PROMPT, Space, SpaceError, fingerprint
+from ldm_viz.conditioning.tokens import Block, Token, read_block, split_text
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Encoder", "JointEncoder", "PromptEncoder", "embed", "image", "text", "tokens"]
+
+_KEPT = 512  # texts and pictures whose embeddings an encoder keeps
+_PROMPTS = ("prompt", "prompt_2", "prompt_3", "prompt_4")
+_MASKS = ("prompt_attention_mask", "prompt_embeds_mask")
+
+
+class Encoder:
+    """Embeds texts and pictures of one pipeline into one space.
+
+    Attributes:
+        pipe: the pipeline, or a weak reference's last hold on it.
+        space: where its embeddings live.
+    """
+
+    space: Space
+
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = weakref.ref(pipe)
+        self._known: OrderedDict[tuple[Any, ...], Atom] = OrderedDict()
+
+    @property
+    def pipe(self) -> Any:
+        """The pipeline; None once it is gone."""
+        return self._pipe()
+
+    def text(self, text: str, *, chosen: bool = True) -> Embedding:
+        """The embedding of a text."""
+        if not isinstance(text, str):
+            raise TypeError(f"a text is a str, but this is a {type(text).__name__}: {text!r}")
+        key = ("text", text)
+        atom = self._remember(key) or self._keep(self._embed_text(key, text))
+        return self._single(atom, chosen=chosen)
+
+    def picture(self, picture: Any, name: str | None = None) -> Embedding:
+        """The embedding of a picture."""
+        raise NotImplementedError
+
+    def example(self) -> Mapping[str, torch.Tensor]:
+        """The parts of any of its embeddings."""
+        return self.text("").parts
+
+    def leaf(self, node: Node) -> Embedding:
+        """The embedding of a text that nobody chose a space for."""
+        if not isinstance(node, Text):
+            raise SpaceError(f"{node} has no embedding in {self.space} without its picture")
+        return self.text(node.text, chosen=False)
+
+    def cut(self, text: str) -> str:
+        """What of a text is beyond what the encoder reads; empty if nothing is."""
+        return " ".join(token.text for token in self.tokens(text) if not token.kept)
+
+    def tokens(self, text: str) -> list[Token]:
+        """The tokens of a text, with those that are cut."""
+        raise NotImplementedError
+
+    def _embed_text(self, key: tuple[Any, ...], text: str) -> Atom:
+        raise NotImplementedError
+
+    def _single(self, atom: Atom, *, chosen: bool = True) -> Embedding:
+        return Embedding(self, atom.node, [(Fraction(1), atom)], chosen=chosen)
+
+    def _remember(self, key: tuple[Any, ...]) -> Atom | None:
+        if key in self._known:
+            self._known.move_to_end(key)
+        return self._known.get(key)
+
+    def _keep(self, atom: Atom) -> Atom:
+        self._known[atom.key] = atom
+        while len(self._known) > _KEPT:
+            self._known.popitem(last=False)
+        return atom
+
+    def _tell_cut(self, text: str) -> None:
+        if cut := self.cut(text):
+            warnings.warn(
+                f"the text is longer than the encoder reads: {cut!r} was cut off",
+                UserWarning,
+                stacklevel=6,
+            )
+
+
+class PromptEncoder(Encoder):
+    """A pipeline's own text encoding: what ``prompt=`` becomes, as ``prompt_embeds`` takes it."""
+
+    def __init__(self, pipe: Any, identity: tuple[float, ...]) -> None:
+        super().__init__(pipe)
+        parts = self._encode("")
+        shapes = tuple((name, tuple(part.shape[1:])) for name, part in parts.items())
+        self.space = Space(PROMPT, _names(text_encoders(pipe)), shapes, identity)
+
+    def _embed_text(self, key: tuple[Any, ...], text: str) -> Atom:
+        parts = self._encode(text)
+        self._tell_cut(text)
+        return Atom(key, Text(text), parts, self._blocks(text, parts["prompt_embeds"].shape[1]))
+
+    def picture(self, picture: Any, name: str | None = None) -> Embedding:
+        """Refuses: a picture has no place among prompts."""
+        raise SpaceError(
+            f"a picture has no embedding in {self.space}: that space is of texts alone. Pictures "
+            "live in the joint text-image space, which this pipeline can take if it has an image "
+            "adapter (pipe.load_ip_adapter(…); lv.load_tiny(adapter=True))"
+        )
+
+    def tokens(self, text: str) -> list[Token]:
+        """The tokens of a text, as the encoder that reads most of it has them."""
+        fills = _fills(self.pipe, self.space.shapes[0][1][0])
+        if not fills:
+            return []
+        # Of several encoders the one that reads most.
+        tokenizer, length = max(fills, key=lambda fill: fill[1])
+        return split_text(tokenizer, text, length)
+
+    def _encode(self, text: str) -> dict[str, torch.Tensor]:
+        """``encode_prompt`` without guidance, its results by the names ``__call__`` has for them."""
+        import torch
+
+        pipe = self.pipe
+        signature = inspect.signature(pipe.encode_prompt).parameters
+        given: dict[str, Any] = {
+            "prompt": text,
+            "device": pipe._execution_device,
+            "num_images_per_prompt": 1,
+            "do_classifier_free_guidance": False,
+        }
+        given |= {name: None for name in _PROMPTS[1:]}
+        with torch.no_grad():
+            result = pipe.encode_prompt(**{n: v for n, v in given.items() if n in signature})
+        found = result if isinstance(result, tuple) else (result,)
+        accepted = inspect.signature(pipe.__call__).parameters
+        parts: dict[str, torch.Tensor] = {}
+        for value in found:
+            name = _part_name(value, parts, accepted)
+            if name:
+                parts[name] = value
+        if "prompt_embeds" not in parts:
+            raise SpaceError(
+                f"{type(pipe).__name__} encodes prompts in a way that is not known here, so there is "
+                "no arithmetic with them"
+            )
+        return parts
+
+    def _blocks(self, text: str, length: int) -> tuple[Block, ...] | None:
+        """What each tokenizer filled of the sequence; None where that is not certain."""
+        blocks, start = [], 0
+        for tokenizer, size in _fills(self.pipe, length):
+            block = read_block(tokenizer, text, start, size)
+            if block is None:
+                return None
+            blocks.append(block)
+            start += size
+        return tuple(blocks) or None
+
+
+class JointEncoder(Encoder):
+    """The joint text-image space that an image adapter, or an unCLIP decoder, takes its vectors from."""
+
+    def __init__(self, pipe: Any, joint: JointSpace, identity: tuple[float, ...]) -> None:
+        super().__init__(pipe)
+        self.joint = joint
+        width = int(joint.vision.config.projection_dim)
+        if joint.text is not None and int(joint.text.config.projection_dim) != width:
+            raise SpaceError(
+                f"the two towers do not belong together: the text tower ends in "
+                f"{joint.text.config.projection_dim} numbers, the vision tower in {width}"
+            )
+        towers = [tower for tower in (joint.vision, joint.text) if tower is not None]
+        self.space = Space(JOINT, _names(towers), (("image_embeds", (width,)),), identity)
+
+    def _embed_text(self, key: tuple[Any, ...], text: str) -> Atom:
+        if self.joint.text is None:
+            raise SpaceError(
+                f"{type(self.pipe).__name__} has an image encoder but not the text tower of the same "
+                "CLIP, so texts have no place in its joint space; give that tower with "
+                "joint=lv.JointSpace(text, pipe.image_encoder, tokenizer, pipe.feature_extractor)"
+            )
+        self._tell_cut(text)
+        vector = self.joint.embed_texts([text]).to(self._dtype)
+        return Atom(key, Text(text), {"image_embeds": vector})
+
+    def picture(self, picture: Any, name: str | None = None) -> Embedding:
+        """The projected vector of a picture."""
+        ready = as_picture(picture)
+        short = digest(ready)
+        node = Picture(name or f"picture {short[:6]}")
+        key = ("image", short)
+        atom = self._remember(key)
+        if atom is None:
+            vector = self.joint.embed_images([ready]).to(self._dtype)
+            atom = self._keep(Atom(key, node, {"image_embeds": vector}))
+        return self._single(Atom(key, node, atom.parts))
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.joint.vision.dtype
+
+    def example(self) -> Mapping[str, torch.Tensor]:
+        """Zeros of the space's shape."""
+        import torch
+
+        vision = self.joint.vision
+        return {"image_embeds": torch.zeros(1, self.space.width, dtype=vision.dtype)}
+
+    def tokens(self, text: str) -> list[Token]:
+        """The tokens of a text as the text tower reads them."""
+        if self.joint.tokenizer is None:
+            return []
+        return split_text(self.joint.tokenizer, text)
+
+    def blank(self) -> torch.Tensor:
+        """The embedding of a black picture, ``(1, width)``: what Kandinsky calls no condition."""
+        import torch
+
+        vision = self.joint.vision
+        side = vision.config.image_size
+        black = torch.zeros(1, 3, side, side, device=vision.device, dtype=vision.dtype)
+        with torch.no_grad():
+            return vision(black).image_embeds
+
+
+def _part_name(value: Any, parts: Mapping[str, Any], accepted: Mapping[str, Any]) -> str | None:
+    """The argument of ``__call__`` that a result of ``encode_prompt`` is for."""
+    import torch
+
+    if not isinstance(value, torch.Tensor) or value.shape[0] != 1:
+        return None
+    if value.ndim == 3 and "prompt_embeds" in accepted and "prompt_embeds" not in parts:
+        return "prompt_embeds"
+    if value.ndim != 2:
+        return None
+    main = parts.get("prompt_embeds")
+    mask = next((name for name in _MASKS if name in accepted), None)
+    if mask and mask not in parts and main is not None and value.shape[1] == main.shape[1]:
+        return mask
+    pooled = "pooled_prompt_embeds"
+    if value.is_floating_point() and pooled in accepted and pooled not in parts:
+        return pooled
+    return None
+
+
+def text_encoders(pipe: Any) -> list[Any]:
+    """A pipeline's text encoders, in their order."""
+    names = ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
+    return [e for e in (getattr(pipe, name, None) for name in names) if e is not None]
+
+
+def _tokenizers(pipe: Any) -> list[Any]:
+    names = ("tokenizer", "tokenizer_2", "tokenizer_3", "tokenizer_4")
+    return [t for t in (getattr(pipe, name, None) for name in names) if t is not None]
+
+
+def _names(modules: list[Any]) -> str:
+    return " and ".join(type(module).__name__ for module in modules) or "no encoder"
+
+
+def _fills(pipe: Any, length: int) -> list[tuple[Any, int]]:
+    """The tokenizers that fill a sequence, and how many positions each; empty if that is not certain.
+
+    One fills all of it; or two with the same tokens do, their states joined along the width (SDXL);
+    or CLIP's come before T5's (Stable Diffusion 3); or T5's alone are in it (Flux).
+    """
+    tokenizers = _tokenizers(pipe)
+    if not tokenizers:
+        return []
+    first = int(tokenizers[0].model_max_length)
+    if len(tokenizers) == 1 or length == first:
+        return [(tokenizers[0], length)]
+    if len(tokenizers) == 2:
+        return [(tokenizers[1], length)]
+    if len(tokenizers) == 3 and length > first == int(tokenizers[1].model_max_length):
+        return [(tokenizers[0], first), (tokenizers[2], length - first)]
+    return []
+
+
+_encoders: weakref.WeakKeyDictionary[Any, dict[str, Encoder]] = weakref.WeakKeyDictionary()
+
+
+def encoder_of(pipe: Any, space: str, joint: JointSpace | None = None) -> Encoder:
+    """The encoder of a pipeline into one of its spaces, the same one while its weights stay.
+
+    Args:
+        pipe: a diffusers pipeline.
+        space: ``"prompt"`` or ``"joint"``.
+        joint: the joint space's towers, where the pipeline does not have both.
+
+    Raises:
+        SpaceError: the pipeline has no such space.
+    """
+    check_pipe(pipe)
+    known = _encoders.setdefault(pipe, {})
+    if space == JOINT:
+        towers = joint or find_joint(pipe)
+        modules = [tower for tower in (towers.vision, towers.text) if tower is not None]
+    else:
+        modules = text_encoders(pipe)
+        if not modules or not hasattr(pipe, "encode_prompt"):
+            raise SpaceError(
+                f"{type(pipe).__name__} has no prompts that could be embedded: it needs a text encoder "
+                "and encode_prompt"
+            )
+    identity = fingerprint(*modules)
+    found = known.get(space)
+    if found is None or found.space.identity != identity:
+        made = (
+            JointEncoder(pipe, towers, identity)
+            if space == JOINT
+            else PromptEncoder(pipe, identity)
+        )
+        known[space] = found = made
+    return found
+
+
+def find_joint(pipe: Any) -> JointSpace:
+    """The towers of a pipeline's joint space, as far as it has them.
+
+    Raises:
+        SpaceError: it has no image encoder with a projection.
+    """
+    offered = getattr(pipe, "joint_space", None)
+    if callable(offered):
+        return offered()
+    vision = getattr(pipe, "image_encoder", None)
+    if vision is None or not hasattr(vision.config, "projection_dim"):
+        raise SpaceError(
+            f"{type(pipe).__name__} has no image encoder, so pictures and joint vectors have no place "
+            "in it. What would work: a pipeline with an IP-Adapter (pipe.load_ip_adapter(…) loads the "
+            "image encoder too), Kandinsky's prior, or StableUnCLIPImg2ImgPipeline; of the embedded "
+            "model, lv.load_tiny(adapter=True)"
+        )
+    text = getattr(pipe, "text_encoder", None)
+    # A pipeline that has both towers of one CLIP projects its texts, too (Kandinsky's prior).
+    ours = (
+        text is not None
+        and type(text).__name__.endswith("WithProjection")
+        and int(text.config.projection_dim) == int(vision.config.projection_dim)
+    )
+    processor = getattr(pipe, "image_processor", None)
+    feature = getattr(pipe, "feature_extractor", None) or processor
+    return JointSpace(
+        text if ours else None, vision, getattr(pipe, "tokenizer", None) if ours else None, feature
+    )
+
+
+def check_pipe(pipe: Any) -> None:
+    if not callable(pipe) or not hasattr(pipe, "components"):
+        raise TypeError(
+            f"pipe must be a diffusers pipeline, but this is a {type(pipe).__name__}; load one with "
+            "lv.load_tiny() or DiffusionPipeline.from_pretrained(…)"
+        )
+
+
+def default_space(pipe: Any) -> str:
+    """Where a text of a pipeline lives unless it is said or a picture comes in."""
+    accepted = inspect.signature(pipe.__call__).parameters
+    return PROMPT if "prompt_embeds" in accepted and hasattr(pipe, "encode_prompt") else JOINT
+
+
+def text(
+    pipe: Any, text: str, *, space: str | None = None, joint: JointSpace | None = None
+) -> Embedding:
+    """The embedding of a text.
+
+    Args:
+        pipe: a diffusers pipeline.
+        text: the text; what is longer than the encoder reads is cut, with a warning that says what.
+        space: ``"prompt"``, the hidden states that the pipeline makes of a prompt; ``"joint"``, the
+            vector that texts share with pictures. By default the first, until a picture's embedding
+            is added: then the text's joint vector is meant.
+        joint: the joint space's towers, where the pipeline does not have both.
+
+    Raises:
+        SpaceError: the pipeline has no such space.
+        TypeError: `text` is no str, or `pipe` no pipeline.
+
+    Example:
+        >>> star = lv.text(pipe, "a red star") - lv.text(pipe, "red") + lv.text(pipe, "blue")
+        >>> pipe(**lv.condition(pipe, star)).images[0]
+    """
+    check_pipe(pipe)
+    _check_space(space)
+    chosen = space or (JOINT if joint is not None else default_space(pipe))
+    return encoder_of(pipe, chosen, joint).text(text, chosen=space is not None)
+
+
+def image(
+    pipe: Any, picture: Any, *, name: str | None = None, joint: JointSpace | None = None
+) -> Embedding:
+    """The embedding of a picture, in the joint text-image space of a pipeline's image encoder.
+
+    Args:
+        pipe: a diffusers pipeline with an image encoder: one with an IP-Adapter, Kandinsky's prior,
+            or Stable unCLIP.
+        picture: a PIL picture, an array ``(height, width, 3)`` of uint8, or a file's path.
+        name: what to call it in expressions.
+        joint: the joint space's towers, where the pipeline does not have both.
+
+    Raises:
+        SpaceError: the pipeline has no image encoder.
+        ValueError: the picture cannot be read, or is too large.
+        TypeError: it is no picture.
+    """
+    check_pipe(pipe)
+    return encoder_of(pipe, JOINT, joint).picture(picture, name)
+
+
+def embed(
+    pipe: Any,
+    expression: str | Node,
+    images: Mapping[str, Any] | None = None,
+    *,
+    space: str | None = None,
+    joint: JointSpace | None = None,
+) -> Embedding:
+    """The embedding that an expression says, such as ``image("cat.png") - "day" + 0.8 * "night"``.
+
+    Args:
+        pipe: a diffusers pipeline.
+        expression: as `grammar` describes it, or a tree.
+        images: the pictures that it names. Nothing is read from files by name.
+        space: ``"prompt"`` or ``"joint"``; by default the joint one if it names a picture.
+        joint: the joint space's towers, where the pipeline does not have both.
+
+    Raises:
+        ExpressionError: it is no expression; the error points at the place.
+        SpaceError: the pipeline has no such space, or pictures have no place in it.
+        ValueError: it names a picture that is not among `images`.
+    """
+    check_pipe(pipe)
+    _check_space(space)
+    node = expression if isinstance(expression, Node) else parse(expression)
+    leaves = list(node.leaves())
+    pictures = [leaf.name for leaf in leaves if isinstance(leaf, Picture)]
+    images = dict(images or {})
+    for name in pictures:
+        if name not in images:
+            known = ", ".join(map(repr, images)) or "none"
+            raise ValueError(
+                f"the expression names the picture {name!r}, but images has {known}; give it with "
+                f"images={{{name!r}: picture}}"
+            )
+    joined = bool(pictures) or joint is not None
+    chosen = space or (JOINT if joined else default_space(pipe))
+    encoder = encoder_of(pipe, chosen, joint)
+
+    def leaf(part: Node) -> Embedding:
+        if isinstance(part, Picture):
+            return encoder.picture(images[part.name], part.name)
+        assert isinstance(part, Text)
+        return encoder.text(part.text, chosen=space is not None)
+
+    return evaluate(node, leaf)
+
+
+def tokens(pipe: Any, text: str, *, space: str | None = None) -> list[Token]:
+    """The tokens of a text as a pipeline's encoder sees them, with those that are cut."""
+    check_pipe(pipe)
+    return encoder_of(pipe, space or default_space(pipe)).tokens(text)
+
+
+def _check_space(space: str | None) -> None:
+    if space not in (None, PROMPT, JOINT):
+        raise ValueError(f"space is {space!r}; expected {PROMPT!r}, {JOINT!r} or None")

@@ -1,0 +1,285 @@
+"""The ways by which a pipeline takes an embedding as its condition."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ldm_viz.conditioning.embeddings import Embedding, reconcile
+from ldm_viz.conditioning.encoders import JointEncoder, check_pipe, encoder_of
+from ldm_viz.conditioning.spaces import JOINT, PROMPT, SpaceError, fingerprint, same_identity
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["condition", "takes"]
+
+
+def takes(pipe: Any) -> list[str]:
+    """The kinds of embeddings that a pipeline can have as its condition: "prompt", "joint"."""
+    accepted = _accepted(pipe)
+    found = []
+    if "prompt_embeds" in accepted and hasattr(pipe, "encode_prompt"):
+        found.append(PROMPT)
+    if _joint_route(pipe, accepted):
+        found.append(JOINT)
+    return found
+
+
+def condition(
+    pipe: Any,
+    embedding: Embedding,
+    negative: Embedding | str | None = None,
+    *,
+    prompt: str = "",
+    guidance_scale: float | None = None,
+) -> dict[str, Any]:
+    """The arguments by which a pipeline takes an embedding as the condition of its next picture.
+
+    Args:
+        pipe: the pipeline that is to draw: it must be of the embedding's space.
+        embedding: the condition.
+        negative: what guidance leads away from, of the same space; a str is embedded first. By
+            default what the pipeline itself has for no condition.
+        prompt: the text beside a joint vector, where the pipeline takes both (IP-Adapter).
+        guidance_scale: as the pipeline takes it; it is handed on. Needed for IP-Adapters where it
+            is not the pipeline's default, since without guidance they take half as many vectors.
+
+    Returns:
+        Keyword arguments for ``pipe(…)``, for one picture, or several of the same condition by
+        ``num_images_per_prompt``.
+
+    Raises:
+        SpaceError: the pipeline cannot take an embedding of this space; the error says what it takes.
+        EmbeddingError: the embedding is zero or not finite.
+
+    Example:
+        >>> pipe = lv.load_tiny(adapter=True)
+        >>> night = lv.image(pipe, picture) - lv.text(pipe, "day") + lv.text(pipe, "night")
+        >>> pipe(**lv.condition(pipe, night, guidance_scale=2.5)).images[0]
+    """
+    check_pipe(pipe)
+    if not isinstance(embedding, Embedding):
+        raise TypeError(
+            f"embedding must be an Embedding, but this is a {type(embedding).__name__}; make one with "
+            "lv.text, lv.image or lv.embed"
+        )
+    accepted = _accepted(pipe)
+    if embedding.space.kind == PROMPT and not embedding.chosen and PROMPT not in takes(pipe):
+        raise _refusal(pipe, embedding)
+    embedding.check()
+    opposite = _negative(embedding, negative)
+    if embedding.space.kind == PROMPT:
+        found = _prompt_arguments(pipe, accepted, embedding, opposite)
+        if _joint_route(pipe, accepted) == "ip_adapter_image_embeds":
+            found["ip_adapter_image_embeds"] = _no_picture(pipe, accepted, guidance_scale)
+    else:
+        found = _joint_arguments(pipe, accepted, embedding, opposite, prompt, guidance_scale)
+    if guidance_scale is not None:
+        found["guidance_scale"] = guidance_scale
+    return found
+
+
+def _accepted(pipe: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(pipe.__call__).parameters
+
+
+def _negative(embedding: Embedding, negative: Embedding | str | None) -> Embedding | None:
+    if negative is None:
+        return None
+    if isinstance(negative, str):
+        return embedding.encoder.text(negative)
+    if not isinstance(negative, Embedding):
+        raise TypeError(
+            f"negative must be an Embedding, a str or None, but this is a {type(negative).__name__}"
+        )
+    return reconcile([embedding, negative], "negative")[1]
+
+
+def _prompt_arguments(
+    pipe: Any,
+    accepted: Mapping[str, inspect.Parameter],
+    embedding: Embedding,
+    negative: Embedding | None,
+) -> dict[str, Any]:
+    if "prompt_embeds" not in accepted:
+        raise _refusal(pipe, embedding)
+    own = encoder_of(pipe, PROMPT)
+    if own is not embedding.encoder and not own.space.same(embedding.space):
+        raise SpaceError(
+            f"{type(pipe).__name__} reads {own.space}, but {embedding.expression} is in "
+            f"{embedding.space}. {own.space.why_not(embedding.space)} Embed it with this pipeline."
+        )
+    found: dict[str, Any] = {name: _at(pipe, part) for name, part in embedding.parts.items()}
+    if negative is not None:
+        for name, part in negative.parts.items():
+            if f"negative_{name}" not in accepted:
+                raise ValueError(
+                    f"{type(pipe).__name__} takes no negative_{name}: it has no guidance by a negative "
+                    "prompt; leave negative out"
+                )
+            found[f"negative_{name}"] = _at(pipe, part)
+    if accepted.get("prompt") is not None and accepted["prompt"].default is inspect.Parameter.empty:
+        found["prompt"] = None
+    return found
+
+
+def _joint_route(pipe: Any, accepted: Mapping[str, Any]) -> str | None:
+    """The name of the argument by which a pipeline takes a joint vector."""
+    if "ip_adapter_image_embeds" in accepted and _adapters(pipe) is not None:
+        return "ip_adapter_image_embeds"
+    if "image_embeds" in accepted and "Prior" not in type(pipe).__name__:
+        return "image_embeds"
+    return None
+
+
+def _adapters(pipe: Any) -> list[Any] | None:
+    """The projections of a UNet's image adapters; None if it has none."""
+    projection = getattr(getattr(pipe, "unet", None), "encoder_hid_proj", None)
+    layers = getattr(projection, "image_projection_layers", None)
+    return None if layers is None else list(layers)
+
+
+def _joint_arguments(
+    pipe: Any,
+    accepted: Mapping[str, inspect.Parameter],
+    embedding: Embedding,
+    negative: Embedding | None,
+    prompt: str,
+    guidance_scale: float | None,
+) -> dict[str, Any]:
+    route = _joint_route(pipe, accepted)
+    if route is None:
+        raise _refusal(pipe, embedding)
+    _check_joint(pipe, embedding)
+    vector = _at(pipe, embedding.parts["image_embeds"])
+    without = None if negative is None else _at(pipe, negative.parts["image_embeds"])
+    if route == "ip_adapter_image_embeds":
+        scale = _scale(accepted, guidance_scale)
+        found: dict[str, Any] = {"prompt": prompt}
+        found[route] = [_adapter_vectors(pipe, vector, without, scale)]
+        return found
+    found = {route: vector}
+    if "negative_image_embeds" in accepted:
+        if without is None:
+            encoder = embedding.encoder
+            assert isinstance(encoder, JointEncoder)
+            without = _at(pipe, encoder.blank())
+        found["negative_image_embeds"] = without
+    elif without is not None:
+        raise ValueError(
+            f"{type(pipe).__name__} takes no negative joint vector; leave negative out"
+        )
+    if "prompt" in accepted:
+        found["prompt"] = prompt
+    return found
+
+
+def _scale(accepted: Mapping[str, inspect.Parameter], guidance_scale: float | None) -> float:
+    """The guidance scale of a call."""
+    if guidance_scale is not None:
+        return float(guidance_scale)
+    return float(accepted["guidance_scale"].default) if "guidance_scale" in accepted else 1.0
+
+
+def _no_picture(
+    pipe: Any, accepted: Mapping[str, inspect.Parameter], guidance_scale: float | None
+) -> list[torch.Tensor]:
+    """What image adapters are given where a prompt alone is the condition: zeros, for each."""
+    import torch
+
+    count = 2 if _scale(accepted, guidance_scale) > 1 and not _distilled(pipe) else 1
+    widths = [_linear(layer).in_features for layer in _adapters(pipe) or []]
+    return [_at(pipe, torch.zeros(count, 1, width)) for width in widths]
+
+
+def _distilled(pipe: Any) -> bool:
+    """Whether guidance is built into the model, so that it takes no second branch."""
+    return getattr(pipe.unet.config, "time_cond_proj_dim", None) is not None
+
+
+def _linear(layer: Any) -> Any:
+    """The layer of an adapter that takes projected vectors.
+
+    Raises:
+        SpaceError: it takes something else.
+    """
+    linear = getattr(layer, "image_embeds", None)
+    if linear is None:
+        raise SpaceError(
+            f"this image adapter ({type(layer).__name__}) reads hidden states of the image encoder, "
+            "not its projected vector, so arithmetic with texts has no place in it; load an IP-Adapter "
+            "that is not of the Plus kind (ip-adapter_sd15, ip-adapter_sdxl_vit-h)"
+        )
+    return linear
+
+
+def _adapter_vectors(
+    pipe: Any, vector: torch.Tensor, without: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    """An adapter's vectors, ``(2, 1, width)`` with guidance, else ``(1, 1, width)``.
+
+    Without a condition an IP-Adapter is given zeros, as it was trained (Ye et al. 2023).
+    """
+    import torch
+
+    layers = _adapters(pipe) or []
+    if len(layers) != 1:
+        raise SpaceError(
+            f"the pipeline has {len(layers)} image adapters; a joint vector can be the condition of one: "
+            "load one alone"
+        )
+    linear = _linear(layers[0])
+    if int(linear.in_features) != vector.shape[-1]:
+        raise SpaceError(
+            f"this image adapter takes vectors of {linear.in_features} numbers, but the embedding has "
+            f"{vector.shape[-1]}: it is of another CLIP"
+        )
+    one = vector.unsqueeze(1)
+    if scale <= 1 or _distilled(pipe):
+        return one
+    other = torch.zeros_like(one) if without is None else without.unsqueeze(1)
+    return torch.cat([other, one])
+
+
+def _check_joint(pipe: Any, embedding: Embedding) -> None:
+    """Makes sure that a pipeline's image encoder is the one that an embedding is of, if it has one."""
+    vision = getattr(pipe, "image_encoder", None)
+    encoder = embedding.encoder
+    if vision is None or not isinstance(encoder, JointEncoder) or vision is encoder.joint.vision:
+        return
+    mine, others = fingerprint(vision), fingerprint(encoder.joint.vision)
+    if not same_identity(mine, others):
+        raise SpaceError(
+            f"{embedding.expression} is in {embedding.space}, but the image encoder of this "
+            f"{type(pipe).__name__} has other weights: the same picture has other numbers there. "
+            "Embed it with this pipeline."
+        )
+
+
+def _refusal(pipe: Any, embedding: Embedding) -> SpaceError:
+    kinds = takes(pipe)
+    what = {
+        PROMPT: "prompts (lv.text(pipe, …))",
+        JOINT: "joint vectors (lv.image(pipe, …), lv.text(pipe, …, space='joint'))",
+    }
+    offer = " and ".join(what[kind] for kind in kinds)
+    if embedding.space.kind == JOINT and not kinds.count(JOINT):
+        cure = (
+            "What would work for a joint vector: a pipeline with an IP-Adapter (pipe.load_ip_adapter(…), "
+            "lv.load_tiny(adapter=True)), Kandinsky's decoder or StableUnCLIPImg2ImgPipeline."
+        )
+    else:
+        cure = "Embed with the pipeline that is to draw."
+    return SpaceError(
+        f"{type(pipe).__name__} cannot take {embedding.expression}, which is in {embedding.space}. It "
+        f"takes {offer or 'no embeddings'}. {cure}"
+    )
+
+
+def _at(pipe: Any, part: torch.Tensor) -> torch.Tensor:
+    """A part where the pipeline draws, and in its precision where it is of another."""
+    model = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    dtype = getattr(model, "dtype", None) if part.is_floating_point() else None
+    return part.to(pipe._execution_device, dtype or part.dtype)
