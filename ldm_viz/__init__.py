@@ -42,7 +42,8 @@ if TYPE_CHECKING:
         plot_statistics,
         save_figure,
     )
-    from ldm_viz.labs import LiveRun, watch
+    from ldm_viz.labs.conditioning import ConditioningLab
+    from ldm_viz.labs.live import LiveRun, watch
     from ldm_viz.latent_layouts import add_layout
     from ldm_viz.tiny import load_joint_space, load_tiny
     from ldm_viz.trajectory import Step, Trajectory, TrajectoryFileError
@@ -58,6 +59,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Comparison",
+    "ConditioningLab",
     "Embedding",
     "EmbeddingError",
     "Explorer",
@@ -108,6 +110,7 @@ __all__ = [
 
 _HOMES = {
     "Comparison": ("ldm_viz.widgets.comparison", "Comparison"),
+    "ConditioningLab": ("ldm_viz.labs.conditioning", "ConditioningLab"),
     "Embedding": ("ldm_viz.conditioning", "Embedding"),
     "EmbeddingError": ("ldm_viz.conditioning", "EmbeddingError"),
     "Explorer": ("ldm_viz.widgets.explorer", "Explorer"),
@@ -116,7 +119,7 @@ _HOMES = {
     "Filmstrip": ("ldm_viz.widgets.filmstrip", "Filmstrip"),
     "JointSpace": ("ldm_viz.conditioning", "JointSpace"),
     "LatentStatistics": ("ldm_viz.widgets.latent_statistics", "LatentStatistics"),
-    "LiveRun": ("ldm_viz.labs", "LiveRun"),
+    "LiveRun": ("ldm_viz.labs.live", "LiveRun"),
     "LiveStep": ("ldm_viz.capture", "LiveStep"),
     "NoiseHeatmap": ("ldm_viz.widgets.noise_heatmap", "NoiseHeatmap"),
     "Recorder": ("ldm_viz.capture", "Recorder"),
@@ -153,7 +156,7 @@ _HOMES = {
     "slerp": ("ldm_viz.conditioning", "slerp"),
     "text": ("ldm_viz.conditioning", "text"),
     "tokens": ("ldm_viz.conditioning", "tokens"),
-    "watch": ("ldm_viz.labs", "watch"),
+    "watch": ("ldm_viz.labs.live", "watch"),
 }
 
 

@@ -119,19 +119,21 @@ class Embedding:
             return {name: torch.zeros_like(part) for name, part in self.encoder.example().items()}
         parts = {}
         places = _places(self._terms)
+        _check_shapes([(atom.node, atom.parts) for _, atom in self._terms])
         for name, first in self._terms[0][1].parts.items():
             if not first.is_floating_point():
                 # Masks: what any term attends to.
-                masks = [atom.parts[name] for _, atom in self._terms]
+                masks = [atom.parts[name].to(first) for _, atom in self._terms]
                 parts[name] = torch.stack(masks).amax(0)
                 continue
-            total = torch.zeros_like(first, dtype=torch.float64)
+            # On the CPU: not every device has numbers of double precision, and terms may be on several.
+            total = torch.zeros(first.shape, dtype=torch.float64)
             for (weight, atom), laid in zip(self._terms, places, strict=True):
                 part = atom.parts[name].to(total)
                 if laid and name == "prompt_embeds":
                     part = part[:, laid]
                 total += float(weight) * part
-            parts[name] = total.to(first.dtype)
+            parts[name] = total.to(first)
         return parts
 
     @property
@@ -142,20 +144,34 @@ class Embedding:
     @property
     def norm(self) -> float:
         """The Euclidean norm of its first part."""
-        return float(self.main.double().norm())
+        return float(self.main.cpu().double().norm())
 
     def cosine(self, other: Embedding) -> float:
         """The cosine of the angle between two embeddings of one space; NaN if one is zero."""
         first, second = reconcile([self, other], "cosine")
-        a, b = first.main.double().flatten(), second.main.double().flatten()
+        a, b = first.main.cpu().double().flatten(), second.main.cpu().double().flatten()
         size = float(a.norm() * b.norm())
-        return float(a @ b.to(a.device)) / size if size else float("nan")
+        return float(a @ b) / size if size else float("nan")
 
     def check(self) -> Embedding:
         """Returns itself, if it can be a condition.
 
         Raises:
             EmbeddingError: its numbers are not finite, or all zero.
+        """
+        self.check_finite()
+        if not self.norm:
+            raise EmbeddingError(
+                f"{self.expression} is zero: its terms cancel out, so nothing is left to be a "
+                "condition; change a weight or add a term"
+            )
+        return self
+
+    def check_finite(self) -> Embedding:
+        """Returns itself, if all its numbers are finite. It may be zero, as guidance's other end may.
+
+        Raises:
+            EmbeddingError: they are not.
         """
         for name, part in self.parts.items():
             if part.is_floating_point() and not bool(part.isfinite().all()):
@@ -164,11 +180,6 @@ class Embedding:
                     "condition; its weights are too large for half precision, or the encoder gave "
                     "them: check its terms one by one"
                 )
-        if not self.norm:
-            raise EmbeddingError(
-                f"{self.expression} is zero: its terms cancel out, so nothing is left to be a "
-                "condition; change a weight or add a term"
-            )
         return self
 
     def __repr__(self) -> str:
@@ -268,8 +279,9 @@ def reconcile(embeddings: Sequence[Embedding], what: str) -> list[Embedding]:
         SpaceError: they live in different spaces; the error says which, why, and what would work.
     """
     embeddings = list(embeddings)
-    joint = next((e for e in embeddings if e.space.kind == JOINT), None)
-    if joint is not None:
+    joints = [e for e in embeddings if e.space.kind == JOINT]
+    if joints:
+        joint = next((e for e in joints if e.encoder.reads_texts), joints[0])
         for i, other in enumerate(embeddings):
             same = other.encoder.pipe is joint.encoder.pipe
             if other.space.kind != JOINT and not other.chosen and same:
@@ -284,6 +296,29 @@ def reconcile(embeddings: Sequence[Embedding], what: str) -> list[Embedding]:
             f"{_cure(first, other)}"
         )
     return embeddings
+
+
+def _check_shapes(named: Sequence[tuple[Node, Mapping[str, torch.Tensor]]]) -> None:
+    """Refuses prompts of different lengths: some pipelines give each a vector a token, and no more."""
+    first, parts = named[0]
+    shapes = {name: tuple(part.shape) for name, part in parts.items()}
+    for other, its in named[1:]:
+        if {name: tuple(part.shape) for name, part in its.items()} != shapes:
+            raise SpaceError(
+                f"{first} and {other} are sequences of {_lengths(parts)} and {_lengths(its)} vectors: "
+                "this pipeline's prompts are as long as their texts, so there is no arithmetic with "
+                "them position by position; take texts of as many tokens"
+            )
+
+
+def _lengths(parts: Mapping[str, torch.Tensor]) -> int:
+    return int(parts["prompt_embeds"].shape[1]) if "prompt_embeds" in parts else 1
+
+
+def _encoder(embeddings: Sequence[Embedding]) -> Encoder:
+    """The encoder of a result: one that texts have a place in, if there is one."""
+    reads = (e.encoder for e in embeddings if e.encoder.reads_texts)
+    return next(reads, embeddings[0].encoder)
 
 
 def _chosen(embeddings: Sequence[Embedding]) -> bool:
@@ -316,7 +351,7 @@ def combine(weighted: Sequence[tuple[Fraction, Embedding]], what: str) -> Embedd
             inner = ((Fraction(1), operand.expression),)
         pairs.extend((weight * share, node) for share, node in inner)
     terms = [(weight * w, atom) for weight, e in weighted for w, atom in e._terms]
-    return Embedding(operands[0].encoder, weighted_sum(pairs), terms, chosen=_chosen(operands))
+    return Embedding(_encoder(operands), weighted_sum(pairs), terms, chosen=_chosen(operands))
 
 
 def mix(embeddings: Sequence[Embedding], weights: Sequence[float] | None = None) -> Embedding:
@@ -336,8 +371,14 @@ def mix(embeddings: Sequence[Embedding], weights: Sequence[float] | None = None)
     shares = [Fraction(1)] * len(embeddings) if weights is None else [as_weight(w) for w in weights]
     if len(shares) != len(embeddings):
         raise ValueError(f"mix was given {len(embeddings)} embeddings and {len(shares)} weights")
-    nodes = [weighted_sum([(s, e.expression)]) for s, e in zip(shares, embeddings, strict=True)]
-    return _mixed(embeddings, shares, Call("mix", tuple(nodes)))
+    pairs = list(zip(shares, embeddings, strict=True))
+    nodes = [weighted_sum([(share, e.expression)]) for share, e in pairs]
+    mixed = _mixed(embeddings, shares, Call("mix", tuple(nodes)))
+    if any(len(getattr(e.expression, "terms", ())) == 1 for e in embeddings):
+        # Within mix(…) the factor of 2 * "a" would be read as its weight: the mean is written out.
+        total = sum(shares, Fraction(0))
+        return combine([(share / total, e) for share, e in pairs], "mix")
+    return mixed
 
 
 def _mixed(embeddings: list[Embedding], shares: list[Fraction], node: Node) -> Embedding:
@@ -349,7 +390,7 @@ def _mixed(embeddings: list[Embedding], shares: list[Fraction], node: Node) -> E
         )
     pairs = zip(shares, embeddings, strict=True)
     terms = [(share * w / total, atom) for share, e in pairs for w, atom in e._terms]
-    return Embedding(embeddings[0].encoder, node, terms, chosen=_chosen(embeddings))
+    return Embedding(_encoder(embeddings), node, terms, chosen=_chosen(embeddings))
 
 
 def direction(start: Sequence[Embedding], stop: Sequence[Embedding]) -> Embedding:
@@ -380,7 +421,7 @@ def lerp(a: Embedding, b: Embedding, amount: float) -> Embedding:
     a, b = reconcile([a, b], "lerp")
     terms = [((1 - share) * w, x) for w, x in a._terms] + [(share * w, x) for w, x in b._terms]
     node = Call("lerp", (a.expression, b.expression), share)
-    return Embedding(a.encoder, node, terms, chosen=_chosen([a, b]))
+    return Embedding(_encoder([a, b]), node, terms, chosen=_chosen([a, b]))
 
 
 def slerp(a: Embedding, b: Embedding, amount: float) -> Embedding:
@@ -485,17 +526,18 @@ def _calculated(
     """The result of a function of vectors as a new atom."""
     first = operands[0]
     parts = {}
+    _check_shapes([(operand.expression, operand.parts) for operand in operands])
     for name, part in first.parts.items():
         given = [operand.parts[name] for operand in operands]
         if part.is_floating_point():
-            parts[name] = function(*(x.double() for x in given)).to(part.dtype)
+            parts[name] = function(*(x.cpu().double() for x in given)).to(part)
         else:
             parts[name] = (
                 given[0] if len(given) == 1 else given[0].maximum(given[1].to(part.device))
             )
     key = (node.function, node.amount, *map(_key, operands))
     atom = Atom(key, node, parts)
-    return Embedding(first.encoder, node, [(Fraction(1), atom)], chosen=_chosen(operands))
+    return Embedding(_encoder(operands), node, [(Fraction(1), atom)], chosen=_chosen(operands))
 
 
 def evaluate(node: Node, leaf: Callable[[Node], Embedding]) -> Embedding:
@@ -525,7 +567,7 @@ def evaluate(node: Node, leaf: Callable[[Node], Embedding]) -> Embedding:
     operands = reconcile([evaluate(inner, leaf) for _, inner in terms], "a sum")
     weights = [weight for weight, _ in terms]
     flat = [(w * v, atom) for w, e in zip(weights, operands, strict=True) for v, atom in e._terms]
-    return Embedding(operands[0].encoder, node, flat, chosen=_chosen(operands))
+    return Embedding(_encoder(operands), node, flat, chosen=_chosen(operands))
 
 
 def _mix_written(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
 import weakref
 from collections import OrderedDict
@@ -15,7 +16,7 @@ from ldm_viz.conditioning.expressions import Node, Picture, Text
 from ldm_viz.conditioning.grammar import parse
 from ldm_viz.conditioning.joint import JointSpace
 from ldm_viz.conditioning.pictures import as_picture, digest
-from ldm_viz.conditioning.spaces import JOINT, PROMPT, Space, SpaceError, fingerprint
+from ldm_viz.conditioning.spaces import JOINT, PROMPT, Space, SpaceError, adapted, fingerprint
 from ldm_viz.conditioning.tokens import Block, Token, read_block, split_text
 
 if TYPE_CHECKING:
@@ -24,19 +25,27 @@ if TYPE_CHECKING:
 __all__ = ["Encoder", "JointEncoder", "PromptEncoder", "embed", "image", "text", "tokens"]
 
 _KEPT = 512  # texts and pictures whose embeddings an encoder keeps
-_PROMPTS = ("prompt", "prompt_2", "prompt_3", "prompt_4")
+_SAID = {
+    "prompt",
+    "device",
+    "num_images_per_prompt",
+    "num_videos_per_prompt",
+    "do_classifier_free_guidance",
+}
 _MASKS = ("prompt_attention_mask", "prompt_embeds_mask")
+_PARTS = ("prompt_embeds", "pooled_prompt_embeds", *_MASKS)
 
 
 class Encoder:
     """Embeds texts and pictures of one pipeline into one space.
 
     Attributes:
-        pipe: the pipeline, or a weak reference's last hold on it.
         space: where its embeddings live.
+        state: what it was made for; where that has changed, what it keeps is stale.
     """
 
     space: Space
+    state: tuple[Any, ...] = ()
 
     def __init__(self, pipe: Any) -> None:
         self._pipe = weakref.ref(pipe)
@@ -47,6 +56,11 @@ class Encoder:
         """The pipeline; None once it is gone."""
         return self._pipe()
 
+    @property
+    def reads_texts(self) -> bool:
+        """Whether texts have a place in its space."""
+        return True
+
     def text(self, text: str, *, chosen: bool = True) -> Embedding:
         """The embedding of a text."""
         if not isinstance(text, str):
@@ -55,13 +69,17 @@ class Encoder:
         atom = self._remember(key) or self._keep(self._embed_text(key, text))
         return self._single(atom, chosen=chosen)
 
+    def opposite(self, text: str) -> Embedding:
+        """The embedding of a text that guidance leads away from."""
+        return self.text(text)
+
     def picture(self, picture: Any, name: str | None = None) -> Embedding:
         """The embedding of a picture."""
         raise NotImplementedError
 
     def example(self) -> Mapping[str, torch.Tensor]:
         """The parts of any of its embeddings."""
-        return self.text("").parts
+        raise NotImplementedError
 
     def leaf(self, node: Node) -> Embedding:
         """The embedding of a text that nobody chose a space for."""
@@ -99,8 +117,16 @@ class Encoder:
             warnings.warn(
                 f"the text is longer than the encoder reads: {cut!r} was cut off",
                 UserWarning,
-                stacklevel=6,
+                stacklevel=_callers_level(),
             )
+
+
+def _callers_level() -> int:
+    """For a warning: how many calls up the first is that is not in this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("ldm_viz."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 class PromptEncoder(Encoder):
@@ -108,7 +134,7 @@ class PromptEncoder(Encoder):
 
     def __init__(self, pipe: Any, identity: tuple[float, ...]) -> None:
         super().__init__(pipe)
-        parts = self._encode("")
+        self._example = parts = self._encode("")
         shapes = tuple((name, tuple(part.shape[1:])) for name, part in parts.items())
         self.space = Space(PROMPT, _names(text_encoders(pipe)), shapes, identity)
 
@@ -116,6 +142,33 @@ class PromptEncoder(Encoder):
         parts = self._encode(text)
         self._tell_cut(text)
         return Atom(key, Text(text), parts, self._blocks(text, parts["prompt_embeds"].shape[1]))
+
+    def opposite(self, text: str) -> Embedding:
+        """The embedding of a text as ``negative_prompt=`` is encoded: without instructions (Sana)."""
+        if "negative_prompt" not in inspect.signature(self._living.encode_prompt).parameters:
+            return self.text(text)
+        key = ("negative text", text)
+        atom = self._remember(key)
+        if atom is None:
+            parts = self._encode(text, negative=True)
+            self._tell_cut(text)
+            atom = self._keep(Atom(key, Text(text), parts))
+        return self._single(atom)
+
+    @property
+    def _living(self) -> Any:
+        """The pipeline, which texts that are not kept need."""
+        pipe = self.pipe
+        if pipe is None:
+            raise SpaceError(
+                f"the pipeline of {self.space} is gone, so it can encode no more texts; keep a "
+                "reference to it, or embed with the pipeline that is to draw"
+            )
+        return pipe
+
+    def example(self) -> Mapping[str, torch.Tensor]:
+        """The parts of the empty text."""
+        return self._example
 
     def picture(self, picture: Any, name: str | None = None) -> Embedding:
         """Refuses: a picture has no place among prompts."""
@@ -127,47 +180,63 @@ class PromptEncoder(Encoder):
 
     def tokens(self, text: str) -> list[Token]:
         """The tokens of a text, as the encoder that reads most of it has them."""
-        fills = _fills(self.pipe, self.space.shapes[0][1][0])
+        pipe = self._living
+        fills = [fill for fill in _fills(pipe, self._example["prompt_embeds"].shape[1]) if fill[0]]
         if not fills:
             return []
         # Of several encoders the one that reads most.
         tokenizer, length = max(fills, key=lambda fill: fill[1])
-        return split_text(tokenizer, text, length)
+        return split_text(tokenizer, _prepared(pipe, tokenizer, text), length)
 
-    def _encode(self, text: str) -> dict[str, torch.Tensor]:
-        """``encode_prompt`` without guidance, its results by the names ``__call__`` has for them."""
+    def _encode(self, text: str, *, negative: bool = False) -> dict[str, torch.Tensor]:
+        """What ``encode_prompt`` makes of a text, by the names that ``__call__`` has for it.
+
+        Args:
+            text: the text.
+            negative: whether to encode it as the negative prompt.
+        """
         import torch
 
-        pipe = self.pipe
+        pipe = self._living
         signature = inspect.signature(pipe.encode_prompt).parameters
-        given: dict[str, Any] = {
-            "prompt": text,
+        accepted = inspect.signature(pipe.__call__).parameters
+        # What a call says to encode_prompt where nothing else is said, such as Sana's instructions.
+        given = {
+            name: parameter.default
+            for name, parameter in accepted.items()
+            if parameter.default is not inspect.Parameter.empty and "negative" not in name
+        }
+        given |= {
+            "prompt": "" if negative else text,
             "device": pipe._execution_device,
             "num_images_per_prompt": 1,
-            "do_classifier_free_guidance": False,
+            "num_videos_per_prompt": 1,
+            "do_classifier_free_guidance": negative,
         }
-        given |= {name: None for name in _PROMPTS[1:]}
+        if negative:
+            given["negative_prompt"] = text
         with torch.no_grad():
             result = pipe.encode_prompt(**{n: v for n, v in given.items() if n in signature})
-        found = result if isinstance(result, tuple) else (result,)
-        accepted = inspect.signature(pipe.__call__).parameters
-        parts: dict[str, torch.Tensor] = {}
-        for value in found:
+        parts: dict[str, list[torch.Tensor]] = {}
+        for value in result if isinstance(result, tuple) else (result,):
             name = _part_name(value, parts, accepted)
             if name:
-                parts[name] = value
-        if "prompt_embeds" not in parts:
-            raise SpaceError(
-                f"{type(pipe).__name__} encodes prompts in a way that is not known here, so there is "
-                "no arithmetic with them"
-            )
-        return parts
+                parts.setdefault(name, []).append(value)
+        # The prompt's parts come before those of the negative prompt.
+        found = {name: values[-1 if negative else 0] for name, values in parts.items()}
+        if "prompt_embeds" not in found or (negative and any(len(v) != 2 for v in parts.values())):
+            raise _unknown(pipe)
+        return found
 
     def _blocks(self, text: str, length: int) -> tuple[Block, ...] | None:
         """What each tokenizer filled of the sequence; None where that is not certain."""
+        pipe = self._living
         blocks, start = [], 0
-        for tokenizer, size in _fills(self.pipe, length):
-            block = read_block(tokenizer, text, start, size)
+        for tokenizer, size in _fills(pipe, length):
+            if tokenizer is None:
+                block: Block | None = Block(start, size, (), 0)
+            else:
+                block = read_block(tokenizer, _prepared(pipe, tokenizer, text), start, size)
             if block is None:
                 return None
             blocks.append(block)
@@ -190,10 +259,16 @@ class JointEncoder(Encoder):
         towers = [tower for tower in (joint.vision, joint.text) if tower is not None]
         self.space = Space(JOINT, _names(towers), (("image_embeds", (width,)),), identity)
 
+    @property
+    def reads_texts(self) -> bool:
+        """Whether it has a text tower."""
+        return self.joint.text is not None
+
     def _embed_text(self, key: tuple[Any, ...], text: str) -> Atom:
         if self.joint.text is None:
+            whose = "the pipeline" if self.pipe is None else type(self.pipe).__name__
             raise SpaceError(
-                f"{type(self.pipe).__name__} has an image encoder but not the text tower of the same "
+                f"{whose} has an image encoder but not the text tower of the same "
                 "CLIP, so texts have no place in its joint space; give that tower with "
                 "joint=lv.JointSpace(text, pipe.image_encoder, tokenizer, pipe.feature_extractor)"
             )
@@ -231,34 +306,77 @@ class JointEncoder(Encoder):
         return split_text(self.joint.tokenizer, text)
 
     def blank(self) -> torch.Tensor:
-        """The embedding of a black picture, ``(1, width)``: what Kandinsky calls no condition."""
+        """The embedding of pixels that are all zero, ``(1, width)``: what Kandinsky has for none."""
         import torch
 
         vision = self.joint.vision
         side = vision.config.image_size
-        black = torch.zeros(1, 3, side, side, device=vision.device, dtype=vision.dtype)
+        zeros = torch.zeros(1, 3, side, side, device=vision.device, dtype=vision.dtype)
         with torch.no_grad():
-            return vision(black).image_embeds
+            return vision(zeros).image_embeds
 
 
-def _part_name(value: Any, parts: Mapping[str, Any], accepted: Mapping[str, Any]) -> str | None:
+def _part_name(
+    value: Any, parts: Mapping[str, list[Any]], accepted: Mapping[str, Any]
+) -> str | None:
     """The argument of ``__call__`` that a result of ``encode_prompt`` is for."""
     import torch
 
     if not isinstance(value, torch.Tensor) or value.shape[0] != 1:
         return None
-    if value.ndim == 3 and "prompt_embeds" in accepted and "prompt_embeds" not in parts:
+    if value.ndim == 3 and "prompt_embeds" in accepted:
         return "prompt_embeds"
     if value.ndim != 2:
         return None
-    main = parts.get("prompt_embeds")
+    mains = parts.get("prompt_embeds", [])
     mask = next((name for name in _MASKS if name in accepted), None)
-    if mask and mask not in parts and main is not None and value.shape[1] == main.shape[1]:
+    fits = bool(mains) and value.shape[1] == mains[-1].shape[1]
+    if mask and fits and len(parts.get(mask, ())) < len(mains):
         return mask
-    pooled = "pooled_prompt_embeds"
-    if value.is_floating_point() and pooled in accepted and pooled not in parts:
-        return pooled
+    if value.is_floating_point() and "pooled_prompt_embeds" in accepted:
+        return "pooled_prompt_embeds"
     return None
+
+
+def takes_prompts(pipe: Any) -> bool:
+    """Whether a pipeline takes a prompt as embeddings, all of which are known here."""
+    accepted = inspect.signature(pipe.__call__).parameters
+    if "prompt_embeds" not in accepted:
+        return False
+    needed = [
+        name
+        for name, parameter in accepted.items()
+        if name == "encoder_hidden_states"
+        or (name.startswith("prompt_embeds_") and parameter.default is None and name not in _PARTS)
+    ]
+    if needed or not hasattr(pipe, "encode_prompt"):
+        return False
+    asked = inspect.signature(pipe.encode_prompt).parameters.items()
+    unsaid = {
+        n
+        for n, p in asked
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+    return unsaid <= _SAID | {n for n, p in accepted.items() if p.default is not p.empty}
+
+
+def _unknown(pipe: Any) -> SpaceError:
+    return SpaceError(
+        f"{type(pipe).__name__} encodes prompts in a way that is not known here, so there is no "
+        "arithmetic with them"
+    )
+
+
+def _prepared(pipe: Any, tokenizer: Any, text: str) -> str:
+    """A text as a pipeline hands it to its tokenizer."""
+    convert = getattr(pipe, "maybe_convert_prompt", None)
+    if convert is not None:  # textual inversion: one word may be several tokens
+        return convert(text, tokenizer)
+    prepare = getattr(pipe, "_text_preprocessing", None)
+    if prepare is None:
+        return text
+    parameter = inspect.signature(pipe.__call__).parameters.get("clean_caption")
+    return prepare(text, clean_caption=bool(parameter and parameter.default))[0]
 
 
 def text_encoders(pipe: Any) -> list[Any]:
@@ -280,7 +398,8 @@ def _fills(pipe: Any, length: int) -> list[tuple[Any, int]]:
     """The tokenizers that fill a sequence, and how many positions each; empty if that is not certain.
 
     One fills all of it; or two with the same tokens do, their states joined along the width (SDXL);
-    or CLIP's come before T5's (Stable Diffusion 3); or T5's alone are in it (Flux).
+    or CLIP's come before T5's (Stable Diffusion 3; None without T5, whose place is zeros then); or
+    T5's alone are in it (Flux).
     """
     tokenizers = _tokenizers(pipe)
     if not tokenizers:
@@ -288,6 +407,8 @@ def _fills(pipe: Any, length: int) -> list[tuple[Any, int]]:
     first = int(tokenizers[0].model_max_length)
     if len(tokenizers) == 1 or length == first:
         return [(tokenizers[0], length)]
+    if len(tokenizers) == 2 and hasattr(pipe, "tokenizer_3") and length > first:
+        return [(tokenizers[0], first), (None, length - first)]
     if len(tokenizers) == 2:
         return [(tokenizers[1], length)]
     if len(tokenizers) == 3 and length > first == int(tokenizers[1].model_max_length):
@@ -321,15 +442,21 @@ def encoder_of(pipe: Any, space: str, joint: JointSpace | None = None) -> Encode
                 f"{type(pipe).__name__} has no prompts that could be embedded: it needs a text encoder "
                 "and encode_prompt"
             )
+        if not takes_prompts(pipe):
+            raise _unknown(pipe)
     identity = fingerprint(*modules)
-    found = known.get(space)
-    if found is None or found.space.identity != identity:
-        made = (
-            JointEncoder(pipe, towers, identity)
-            if space == JOINT
-            else PromptEncoder(pipe, identity)
-        )
-        known[space] = found = made
+    types = tuple(module.dtype for module in modules)
+    state = (identity, types, adapted(*modules), tuple(map(id, _tokenizers(pipe))))
+    # One with a text tower and one without, where both are asked for in turn, stay.
+    slot = space if len(modules) > 1 else f"{space} alone"
+    found = known.get(slot)
+    if found is None or found.state != state:
+        if space == JOINT:
+            found = JointEncoder(pipe, towers, identity)
+        else:
+            found = PromptEncoder(pipe, identity)
+        found.state = state
+        known[slot] = found
     return found
 
 
@@ -343,7 +470,13 @@ def find_joint(pipe: Any) -> JointSpace:
     if callable(offered):
         return offered()
     vision = getattr(pipe, "image_encoder", None)
-    if vision is None or not hasattr(vision.config, "projection_dim"):
+    if vision is not None and not hasattr(vision, "visual_projection"):
+        raise SpaceError(
+            f"the image encoder of {type(pipe).__name__} ({type(vision).__name__}) has no projection "
+            "into a space that texts share, so pictures and joint vectors have no place in it; a "
+            "CLIPVisionModelWithProjection has one"
+        )
+    if vision is None:
         raise SpaceError(
             f"{type(pipe).__name__} has no image encoder, so pictures and joint vectors have no place "
             "in it. What would work: a pipeline with an IP-Adapter (pipe.load_ip_adapter(…) loads the "
@@ -375,7 +508,7 @@ def check_pipe(pipe: Any) -> None:
 def default_space(pipe: Any) -> str:
     """Where a text of a pipeline lives unless it is said or a picture comes in."""
     accepted = inspect.signature(pipe.__call__).parameters
-    return PROMPT if "prompt_embeds" in accepted and hasattr(pipe, "encode_prompt") else JOINT
+    return PROMPT if "prompt_embeds" in accepted else JOINT
 
 
 def text(
@@ -477,6 +610,9 @@ def embed(
 def tokens(pipe: Any, text: str, *, space: str | None = None) -> list[Token]:
     """The tokens of a text as a pipeline's encoder sees them, with those that are cut."""
     check_pipe(pipe)
+    _check_space(space)
+    if not isinstance(text, str):
+        raise TypeError(f"a text is a str, but this is a {type(text).__name__}: {text!r}")
     return encoder_of(pipe, space or default_space(pipe)).tokens(text)
 
 

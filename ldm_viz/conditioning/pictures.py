@@ -46,7 +46,11 @@ def as_picture(picture: Any) -> Image.Image:
             f"the picture has {picture.width} × {picture.height} pixels; expected at least one and "
             f"at most {MOST_PIXELS:,}: make it smaller first"
         )
-    picture = ImageOps.exif_transpose(picture)
+    try:
+        picture = ImageOps.exif_transpose(picture)
+    except (OSError, SyntaxError) as error:  # pictures are read when they are first looked at
+        raise ValueError(f"the picture cannot be read: {error}") from error
+    picture = _of_bytes(picture)
     if picture.has_transparency_data:
         clear = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
@@ -57,11 +61,31 @@ def as_picture(picture: Any) -> Image.Image:
     return picture
 
 
+def _of_bytes(picture: Image.Image) -> Image.Image:
+    """A picture of 16 bits a pixel with 8, where Pillow would cut off what is above 255."""
+    if picture.mode == "F":
+        raise ValueError(
+            "the picture's pixels are floats (mode F), whose range is not known; scale them to 0..255 "
+            'and convert with picture.convert("L")'
+        )
+    if not picture.mode.startswith("I"):
+        return picture
+    grey = np.asarray(picture).astype(np.int64)
+    if grey.min() < 0 or grey.max() > 65535:
+        raise ValueError(
+            f"the picture's pixels (mode {picture.mode}) go from {grey.min()} to {grey.max()}; "
+            "expected 16 bits, 0 to 65535: scale them first"
+        )
+    return Image.fromarray((grey / 257).round().astype(np.uint8))
+
+
 def _open(path: str | os.PathLike[str]) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
+                if picture.width * picture.height > MOST_PIXELS:  # before they are unpacked
+                    raise Image.DecompressionBombError
                 picture.load()
                 return picture
     except FileNotFoundError:
@@ -70,7 +94,8 @@ def _open(path: str | os.PathLike[str]) -> Image.Image:
         raise ValueError(f"{os.fspath(path)!r} cannot be read as a picture: {error}") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ValueError(
-            f"the picture {os.fspath(path)!r} has too many pixels; make it smaller first"
+            f"the picture {os.fspath(path)!r} has too many pixels, more than {MOST_PIXELS:,}; make it "
+            "smaller first"
         ) from None
 
 

@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ldm_viz.conditioning.embeddings import Embedding, reconcile
-from ldm_viz.conditioning.encoders import JointEncoder, check_pipe, encoder_of
+from ldm_viz.conditioning.encoders import (
+    JointEncoder,
+    check_pipe,
+    encoder_of,
+    takes_prompts,
+    text_encoders,
+)
 from ldm_viz.conditioning.spaces import JOINT, PROMPT, SpaceError, fingerprint, same_identity
 
 if TYPE_CHECKING:
@@ -20,7 +26,7 @@ def takes(pipe: Any) -> list[str]:
     """The kinds of embeddings that a pipeline can have as its condition: "prompt", "joint"."""
     accepted = _accepted(pipe)
     found = []
-    if "prompt_embeds" in accepted and hasattr(pipe, "encode_prompt"):
+    if takes_prompts(pipe):
         found.append(PROMPT)
     if _joint_route(pipe, accepted):
         found.append(JOINT)
@@ -66,10 +72,12 @@ def condition(
             "lv.text, lv.image or lv.embed"
         )
     accepted = _accepted(pipe)
-    if embedding.space.kind == PROMPT and not embedding.chosen and PROMPT not in takes(pipe):
+    embedding, opposite = _pair(embedding, negative)
+    if embedding.space.kind not in takes(pipe):
         raise _refusal(pipe, embedding)
     embedding.check()
-    opposite = _negative(embedding, negative)
+    if opposite is not None:
+        opposite.check_finite()
     if embedding.space.kind == PROMPT:
         found = _prompt_arguments(pipe, accepted, embedding, opposite)
         if _joint_route(pipe, accepted) == "ip_adapter_image_embeds":
@@ -85,16 +93,20 @@ def _accepted(pipe: Any) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(pipe.__call__).parameters
 
 
-def _negative(embedding: Embedding, negative: Embedding | str | None) -> Embedding | None:
+def _pair(
+    embedding: Embedding, negative: Embedding | str | None
+) -> tuple[Embedding, Embedding | None]:
+    """The condition and what guidance leads away from, in one space."""
     if negative is None:
-        return None
+        return embedding, None
     if isinstance(negative, str):
-        return embedding.encoder.text(negative)
+        return embedding, embedding.encoder.opposite(negative)
     if not isinstance(negative, Embedding):
         raise TypeError(
             f"negative must be an Embedding, a str or None, but this is a {type(negative).__name__}"
         )
-    return reconcile([embedding, negative], "negative")[1]
+    first, second = reconcile([embedding, negative], "negative")
+    return first, second
 
 
 def _prompt_arguments(
@@ -103,14 +115,14 @@ def _prompt_arguments(
     embedding: Embedding,
     negative: Embedding | None,
 ) -> dict[str, Any]:
-    if "prompt_embeds" not in accepted:
-        raise _refusal(pipe, embedding)
-    own = encoder_of(pipe, PROMPT)
-    if own is not embedding.encoder and not own.space.same(embedding.space):
-        raise SpaceError(
-            f"{type(pipe).__name__} reads {own.space}, but {embedding.expression} is in "
-            f"{embedding.space}. {own.space.why_not(embedding.space)} Embed it with this pipeline."
-        )
+    # Without encoders of its own a pipeline draws what another has encoded (Flux, to save memory).
+    if text_encoders(pipe):
+        own = encoder_of(pipe, PROMPT)
+        if own is not embedding.encoder and not own.space.same(embedding.space):
+            raise SpaceError(
+                f"{type(pipe).__name__} reads {own.space}, but {embedding.expression} is in "
+                f"{embedding.space}. {own.space.why_not(embedding.space)} Embed it with this pipeline."
+            )
     found: dict[str, Any] = {name: _at(pipe, part) for name, part in embedding.parts.items()}
     if negative is not None:
         for name, part in negative.parts.items():
@@ -120,6 +132,8 @@ def _prompt_arguments(
                     "prompt; leave negative out"
                 )
             found[f"negative_{name}"] = _at(pipe, part)
+        if "negative_prompt" in accepted:
+            found["negative_prompt"] = None  # some have "" by default, and refuse both
     if accepted.get("prompt") is not None and accepted["prompt"].default is inspect.Parameter.empty:
         found["prompt"] = None
     return found
@@ -129,7 +143,8 @@ def _joint_route(pipe: Any, accepted: Mapping[str, Any]) -> str | None:
     """The name of the argument by which a pipeline takes a joint vector."""
     if "ip_adapter_image_embeds" in accepted and _adapters(pipe) is not None:
         return "ip_adapter_image_embeds"
-    if "image_embeds" in accepted and "Prior" not in type(pipe).__name__:
+    # Transformers that take image_embeds (Wan) mean the image encoder's hidden states.
+    if "image_embeds" in accepted and getattr(pipe, "unet", None) is not None:
         return "image_embeds"
     return None
 
@@ -150,8 +165,6 @@ def _joint_arguments(
     guidance_scale: float | None,
 ) -> dict[str, Any]:
     route = _joint_route(pipe, accepted)
-    if route is None:
-        raise _refusal(pipe, embedding)
     _check_joint(pipe, embedding)
     vector = _at(pipe, embedding.parts["image_embeds"])
     without = None if negative is None else _at(pipe, negative.parts["image_embeds"])
@@ -160,7 +173,8 @@ def _joint_arguments(
         found: dict[str, Any] = {"prompt": prompt}
         found[route] = [_adapter_vectors(pipe, vector, without, scale)]
         return found
-    found = {route: vector}
+    _check_width(_image_width(pipe), vector, f"{type(pipe).__name__}")
+    found = {"image_embeds": vector}
     if "negative_image_embeds" in accepted:
         if without is None:
             encoder = embedding.encoder
@@ -190,8 +204,25 @@ def _no_picture(
     import torch
 
     count = 2 if _scale(accepted, guidance_scale) > 1 and not _distilled(pipe) else 1
-    widths = [_linear(layer).in_features for layer in _adapters(pipe) or []]
-    return [_at(pipe, torch.zeros(count, 1, width)) for width in widths]
+    vision = getattr(pipe, "image_encoder", None)
+    found = []
+    for layer in _adapters(pipe) or []:
+        linear = getattr(layer, "image_embeds", None)
+        if linear is not None:
+            found.append(_at(pipe, torch.zeros(count, 1, linear.in_features)))
+        elif hasattr(layer, "proj_in") and vision is not None:
+            # A Plus adapter was trained with the hidden states of pixels that are all zero.
+            side = vision.config.image_size
+            zeros = torch.zeros(1, 3, side, side, device=vision.device, dtype=vision.dtype)
+            with torch.no_grad():
+                states = vision(zeros, output_hidden_states=True).hidden_states[-2]
+            found.append(_at(pipe, states.unsqueeze(0).expand(count, -1, -1, -1)))
+        else:
+            raise SpaceError(
+                f"it is not known what the image adapter ({type(layer).__name__}) takes for no picture; "
+                "unload it with pipe.unload_ip_adapter() to draw from a prompt alone"
+            )
+    return found
 
 
 def _distilled(pipe: Any) -> bool:
@@ -228,19 +259,31 @@ def _adapter_vectors(
     if len(layers) != 1:
         raise SpaceError(
             f"the pipeline has {len(layers)} image adapters; a joint vector can be the condition of one: "
-            "load one alone"
+            "load one alone (pipe.unload_ip_adapter(), then pipe.load_ip_adapter(…) with one)"
         )
-    linear = _linear(layers[0])
-    if int(linear.in_features) != vector.shape[-1]:
-        raise SpaceError(
-            f"this image adapter takes vectors of {linear.in_features} numbers, but the embedding has "
-            f"{vector.shape[-1]}: it is of another CLIP"
-        )
+    _check_width(int(_linear(layers[0]).in_features), vector, "this image adapter")
     one = vector.unsqueeze(1)
     if scale <= 1 or _distilled(pipe):
         return one
     other = torch.zeros_like(one) if without is None else without.unsqueeze(1)
     return torch.cat([other, one])
+
+
+def _check_width(width: int | None, vector: torch.Tensor, what: str) -> None:
+    if width is not None and width != vector.shape[-1]:
+        raise SpaceError(
+            f"{what} takes vectors of {width} numbers, but the embedding has {vector.shape[-1]}: it is "
+            "of another CLIP; embed with the one that it was trained with"
+        )
+
+
+def _image_width(pipe: Any) -> int | None:
+    """How many numbers the vectors have that an unCLIP decoder takes; None if that is not known."""
+    linear = getattr(getattr(pipe.unet, "encoder_hid_proj", None), "image_embeds", None)
+    if linear is not None:
+        return int(linear.in_features)
+    mean = getattr(getattr(pipe, "image_normalizer", None), "mean", None)
+    return None if mean is None else int(mean.shape[-1])
 
 
 def _check_joint(pipe: Any, embedding: Embedding) -> None:
@@ -279,7 +322,8 @@ def _refusal(pipe: Any, embedding: Embedding) -> SpaceError:
 
 
 def _at(pipe: Any, part: torch.Tensor) -> torch.Tensor:
-    """A part where the pipeline draws, and in its precision where it is of another."""
+    """A copy of a part where the pipeline draws, and in its precision where it is of another."""
     model = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     dtype = getattr(model, "dtype", None) if part.is_floating_point() else None
-    return part.to(pipe._execution_device, dtype or part.dtype)
+    # A copy: what a pipeline does with it in place must not reach what is kept.
+    return part.to(pipe._execution_device, dtype or part.dtype, copy=True)

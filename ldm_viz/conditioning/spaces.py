@@ -15,8 +15,7 @@ __all__ = ["Space", "SpaceError", "fingerprint"]
 JOINT = "joint"
 PROMPT = "prompt"
 
-_TENSORS = 12
-_VALUES = 16
+_VALUES = 4  # of each tensor
 
 
 class SpaceError(ValueError):
@@ -57,10 +56,13 @@ class Space:
 
     def same(self, other: Space) -> bool:
         """Whether numbers of both mean the same: kind, shapes and weights agree."""
+        mine, others = self.identity, other.identity
+        if self.kind == JOINT:
+            # The vision tower's numbers come first; where one has no text tower, that one decides.
+            common = min(len(mine), len(others))
+            mine, others = mine[:common], others[:common]
         return (
-            self.kind == other.kind
-            and self.shapes == other.shapes
-            and same_identity(self.identity, other.identity)
+            self.kind == other.kind and self.shapes == other.shapes and same_identity(mine, others)
         )
 
     def why_not(self, other: Space) -> str:
@@ -72,7 +74,7 @@ class Space:
                 "texts. They have no directions in common, even where they have the same width."
             )
         mine, others = dict(self.shapes), dict(other.shapes)
-        for name in mine.keys() | others.keys():
+        for name in mine | others:
             if mine.get(name) != others.get(name):
                 return (
                     f"Their shapes differ: {name} is {_shape(mine.get(name))} in the first and "
@@ -94,28 +96,55 @@ def same_identity(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
 
 
 def _close(a: float, b: float) -> bool:
-    """Equal as far as half precision tells."""
-    return math.isclose(a, b, rel_tol=0.02, abs_tol=2e-3)
+    """Equal as far as half precision tells: bfloat16 has 8 bits, float16 an end at 6e-8."""
+    return math.isclose(a, b, rel_tol=0.008, abs_tol=1e-6)
 
 
 def fingerprint(*modules: Any) -> tuple[float, ...]:
-    """A few numbers out of the weights of modules: the same for the same weights in another precision.
+    """A few numbers out of each weight of modules: the same for the same ones in another precision.
 
     Args:
         modules: torch modules.
     """
-    numbers: list[float] = []
+    import torch
+
+    # Out of every weight: what is trained or merged afterwards may change only the attention's.
+    picked: dict[torch.device, list[torch.Tensor]] = {}
+    order: list[tuple[torch.device, int]] = []
     for module in modules:
-        found = [p for p in module.parameters() if p.numel()]
-        step = max(1, len(found) // _TENSORS)
-        for weight in found[::step]:
-            numbers.extend(_sample(weight))
-    return tuple(numbers)
+        for name, weight in module.named_parameters():
+            if weight.is_meta:
+                weight = _offloaded(module, name)
+            if weight is None or not weight.numel():
+                continue
+            flat = weight.detach().reshape(-1)
+            sample = flat[:: max(1, len(flat) // _VALUES)][:_VALUES].float()
+            picked.setdefault(sample.device, []).append(sample)
+            order.append((sample.device, len(sample)))
+    # One transfer a device: one for each weight would take longer than a short text.
+    numbers = {device: iter(torch.cat(found).tolist()) for device, found in picked.items()}
+    return tuple(next(numbers[device]) for device, count in order for _ in range(count))
 
 
-def _sample(weight: torch.Tensor) -> list[float]:
-    if weight.device.type == "meta":
-        return []
-    flat = weight.detach().reshape(-1)
-    picked = flat[:: max(1, len(flat) // _VALUES)][:_VALUES]
-    return picked.float().cpu().tolist()
+def _offloaded(module: Any, name: str) -> torch.Tensor | None:
+    """A weight that accelerate keeps elsewhere until its module is called."""
+    owner, _, leaf = name.rpartition(".")
+    hook = getattr(module.get_submodule(owner), "_hf_hook", None)
+    for one in getattr(hook, "hooks", (hook,)):
+        weights = getattr(one, "weights_map", None)
+        if weights is not None:
+            return weights[leaf]
+    return None
+
+
+def adapted(*modules: Any) -> tuple[Any, ...]:
+    """What low-rank adapters in modules (PEFT's LoRA) are set to, which is no weight of theirs."""
+    found: list[Any] = []
+    for module in modules:
+        for layer in module.modules():
+            scaling = getattr(layer, "scaling", None)
+            if isinstance(scaling, dict):
+                active = tuple(getattr(layer, "active_adapters", ()))
+                off = bool(getattr(layer, "disable_adapters", False))
+                found.append((tuple(scaling.items()), active, off))
+    return tuple(found)

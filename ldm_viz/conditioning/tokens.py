@@ -47,18 +47,14 @@ class Block:
 
 
 def read_block(tokenizer: Any, text: str, start: int, length: int) -> Block | None:
-    """A text's block; None where the tokenizer's habits are unknown, such as marks in between."""
-    ids = list(tokenizer(text).input_ids)
-    special = set(tokenizer.all_special_ids)
-    first = int(bool(ids) and ids[0] == tokenizer.bos_token_id and ids[0] in special)
-    content = ids[first:]
-    if content and content[-1] == tokenizer.eos_token_id:
-        content = content[:-1]
-    # One place is left for the end.
-    content = content[: length - first - 1]
-    if tokenizer.padding_side != "right":
+    """A text's block; None where a tokenizer marks no end or pads in front, unlike CLIP's and T5's."""
+    ids = list(tokenizer(text, truncation=False, verbose=False).input_ids)
+    first = int(bool(ids) and ids[0] == tokenizer.bos_token_id)
+    ended = bool(ids) and ids[-1] == tokenizer.eos_token_id
+    if not ended or tokenizer.padding_side != "right":
         return None
-    return Block(start, length, tuple(content), first)
+    # One place is left for the end.
+    return Block(start, length, tuple(ids[first:-1][: length - first - 1]), first)
 
 
 def split_text(tokenizer: Any, text: str, most: int | None = None) -> list[Token]:
@@ -71,12 +67,14 @@ def split_text(tokenizer: Any, text: str, most: int | None = None) -> list[Token
     """
     limit = most or tokenizer.model_max_length
     ids = list(tokenizer(text, truncation=False, verbose=False).input_ids)
-    special = set(tokenizer.all_special_ids)
     words = tokenizer.convert_ids_to_tokens(ids)
-    marks = [i in special for i in ids]
+    # By their places: a word that the tokenizer does not know may have the number of the end.
+    begun = bool(ids) and ids[0] == tokenizer.bos_token_id
+    ended = bool(ids) and ids[-1] == tokenizer.eos_token_id
     found = []
-    room = limit - int(bool(marks) and marks[-1])
-    for at, (word, mark) in enumerate(zip(words, marks, strict=True)):
+    room = limit - int(ended)
+    for at, word in enumerate(words):
+        mark = (begun and at == 0) or (ended and at == len(words) - 1)
         kept = mark or at < room
         text_of = word.replace("</w>", "").replace("▁", "").replace("Ġ", "")
         found.append(Token(text_of, kept, mark))

@@ -1,5 +1,5 @@
-"""What needs a pipeline and a picture at once: runs shown while they happen."""
+"""What needs a pipeline and a picture at once: runs shown while they happen, and conditions tried out.
 
-from ldm_viz.labs.live import LiveRun, watch
+A module a lab; none is imported before it is used.
+"""
 
-__all__ = ["LiveRun", "watch"]

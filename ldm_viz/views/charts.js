@@ -175,7 +175,8 @@ function makeChart({ model, header, signal, move }, chart, numbers, start) {
     needle.setAttribute("x2", x);
     dots.forEach((dot, i) => {
       const y = height(value(i, at));
-      dot.setAttribute("cx", Number.isFinite(y) ? x : "-99");
+      dot.setAttribute("visibility", Number.isFinite(y) ? "visible" : "hidden");
+      dot.setAttribute("cx", x);
       dot.setAttribute("cy", `${y || 0}%`);
     });
     cursor.classList.toggle("ldm-hovering", hover >= 0);

@@ -1,4 +1,4 @@
-import { clamp, colourTable, formatFigure, formatMeasured, magnitude, make, paint } from "./core.js";
+import { clamp, colourTable, formatFigure, formatMeasured, magnitude, make, makeRoot, paint } from "./core.js";
 import { makeCharts } from "./charts.js";
 import { drawMarks } from "./marks.js";
 import { channelColour, makeSelect } from "./panels.js";
@@ -42,7 +42,7 @@ function initialize({ model, signal }) {
 
 /** @param {{model: Model, el: HTMLElement, signal: AbortSignal}} host */
 function render(host) {
-  const root = make("div", { class: "ldm-view ldm-comparison" });
+  const root = makeRoot("ldm-comparison", host.signal);
   showRun(host, root, LOOKS, (given) => {
     const context = /** @type {Context} */ (/** @type {any} */ (given));
     const { header } = context;

@@ -44,6 +44,21 @@ export function setText(element, text) {
 }
 
 /**
+ * The outermost element of a view. A notebook's own keys have no effect in it, else an x on a button would cut the
+ * cell; Escape gives the focus back to the notebook.
+ * @param {string} names class names
+ * @param {AbortSignal} signal
+ */
+export function makeRoot(names, signal) {
+  const root = make("div", { class: `ldm-view ${names}`, "data-lm-suppress-shortcuts": true });
+  root.addEventListener("keydown", ({ key, target }) => {
+    const notebook = root.closest(".jp-Notebook");
+    if (key === "Escape" && notebook instanceof HTMLElement && target instanceof HTMLElement) notebook.focus();
+  }, { signal });
+  return root;
+}
+
+/**
  * @param {string} tag
  * @param {Record<string, string | number>} attributes
  * @returns {SVGElement}

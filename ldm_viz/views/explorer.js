@@ -1,4 +1,4 @@
-import { clamp, make, watch } from "./core.js";
+import { clamp, make, makeRoot, watch } from "./core.js";
 import { makeCharts } from "./charts.js";
 import { makeChannels, makeNoise } from "./heatmap.js";
 import { capital, makePicture, makeSelect } from "./panels.js";
@@ -33,7 +33,7 @@ function initialize({ model, signal }) {
 
 /** @param {{model: Model, el: HTMLElement, signal: AbortSignal}} host */
 function render(host) {
-  const root = make("div", { class: "ldm-view ldm-explorer" });
+  const root = makeRoot("ldm-explorer", host.signal);
   showRun(host, root, TRAITS, (context) => {
     const { model, header, maps } = context;
     /** @type {Record<string, Series>} */

@@ -1,4 +1,4 @@
-import { make } from "./core.js";
+import { make, makeRoot } from "./core.js";
 import { framePart } from "./part.js";
 import { showRun } from "./stage.js";
 import { makeStrip } from "./strip.js";
@@ -6,7 +6,7 @@ import { makeStrip } from "./strip.js";
 
 /** @param {{model: import("./core.js").Model, el: HTMLElement, signal: AbortSignal}} host */
 function render(host) {
-  const root = make("div", { class: "ldm-view ldm-part ldm-filmstrip" });
+  const root = makeRoot("ldm-part ldm-filmstrip", host.signal);
   showRun(host, root, ["slider"], (context) => {
     /** @type {Record<string, import("./pictures.js").Series>} */
     const series = context.model.get("_series");

@@ -1,4 +1,4 @@
-import { clamp, fitCanvas, formatFigure, isDark, make, makeSvg, ticks, toBytes, watch, watchTheme } from "./core.js";
+import { clamp, fitCanvas, formatFigure, isDark, make, makeRoot, makeSvg, ticks, toBytes, watch, watchTheme } from "./core.js";
 // A run while it goes on: progress, a coarse preview, the pictures so far, the latents' spread, and how it ended.
 
 /** @typedef {import("./core.js").Model} Model */
@@ -106,7 +106,7 @@ export function live() {
  * @param {Thumbnail[]} thumbnails
  */
 function renderLive({ model, el, signal }, thumbnails) {
-  const root = make("div", { class: "ldm-view ldm-live" });
+  const root = makeRoot("ldm-live", signal);
   let arrived = 0; // when the last news came; 0 until some do
   const clock = () => (arrived && model.get("_phase") === "running" ? (performance.now() - arrived) / 1000 : 0);
   const heading = makeHead(model, signal);
@@ -178,7 +178,7 @@ function makeHead(model, signal) {
     },
     { signal },
   );
-  const title = make("p", { class: "ldm-live-prompt" }, prompt || "A run");
+  const title = make("p", { class: "ldm-live-prompt", tabindex: -1 }, prompt || "A run");
   const about = make("p", { class: "ldm-live-facts" }, facts.join(" · "));
   const element = make("header", { class: "ldm-live-head" }, title, stop, about);
   return {
@@ -189,7 +189,10 @@ function makeHead(model, signal) {
       // Not `disabled`, which would take the focus away from those who pressed it by key.
       stop.setAttribute("aria-disabled", String(asked));
       stop.textContent = stopping ? "Stopping after this step…" : asked ? "Asking to stop…" : "Stop";
-      stop.hidden = Boolean(model.get("_end")?.text);
+      const ended = Boolean(model.get("_end")?.text);
+      // Whoever pressed it by key goes on from here.
+      if (ended && document.activeElement === stop) title.focus();
+      stop.hidden = ended;
     },
   };
 }

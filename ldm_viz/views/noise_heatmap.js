@@ -1,4 +1,4 @@
-import { make } from "./core.js";
+import { make, makeRoot } from "./core.js";
 import { makeNoise } from "./heatmap.js";
 import { framePart } from "./part.js";
 import { showRun } from "./stage.js";
@@ -6,7 +6,7 @@ import { showRun } from "./stage.js";
 
 /** @param {{model: import("./core.js").Model, el: HTMLElement, signal: AbortSignal}} host */
 function render(host) {
-  const root = make("div", { class: "ldm-view ldm-part ldm-noise-heatmap" });
+  const root = makeRoot("ldm-part ldm-noise-heatmap", host.signal);
   showRun(host, root, ["branch", "channel", "scale", "slider"], (context) => {
     const { maps } = context;
     const aspect = maps.area ? maps.width / maps.height : 1;

@@ -37,7 +37,8 @@ export function showRun({ model, el, signal }, root, traits, build) {
   takePictures();
   const maps = new Maps(toBytes(model.get("_maps")), header.maps);
   const moves = makeMoves(model, last, signal);
-  const surfaces = new Surfaces(schedule, signal);
+  // Colours are known no sooner than sizes are: when the element is in its page.
+  const surfaces = new Surfaces(() => themed(), signal);
   const context = { model, header, signal, root, surfaces, pictures, maps, ...moves };
   const parts = build(context);
 

@@ -59,7 +59,7 @@ export function startClock(model, last, signal) {
  * @param {number} last
  */
 export function makeSlider({ signal, move }, last) {
-  const slider = make("input", { type: "range", min: 0, max: Math.max(last, 0), step: 1, "aria-label": "Step", "data-lm-suppress-shortcuts": true });
+  const slider = make("input", { type: "range", min: 0, max: Math.max(last, 0), step: 1, "aria-label": "Step" });
   slider.disabled = last < 1;
   slider.addEventListener("input", () => move(Number(slider.value)), { signal });
   return {
