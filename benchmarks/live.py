@@ -27,8 +27,8 @@ from recording import SEED, Load, Subject, describe_machine, measure_rounds, sum
 
 import ldm_viz as lv
 from ldm_viz.capture import linear
-from ldm_viz.labs import watch
 from ldm_viz.labs.glimpse import Glimpse
+from ldm_viz.labs.live import watch
 
 RECORDED = "recorded"
 LIVE = "shown while it happens"

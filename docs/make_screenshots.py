@@ -56,6 +56,19 @@ lv.compare(runs, step=9)""",
         ".ldm-comparison[data-step='9'][data-ready=true]",
         1310,
     ),
+    "conditioning": Shot(
+        """import ldm_viz as lv
+
+boat = lv.record(
+    lv.load_tiny(), "a large green boat on water by day", seed=3, guidance_scale=2.5,
+    num_inference_steps=25,
+).images[0]
+pipe = lv.load_tiny(adapter=True)
+lab = lv.ConditioningLab(pipe, 'image("boat") - "day" + "night"', {"boat": boat}, seed=3)
+lab""",
+        ".ldm-lab .ldm-near li",
+        1060,
+    ),
     "live": Shot(
         """import ldm_viz as lv
 

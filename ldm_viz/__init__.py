@@ -43,7 +43,9 @@ if TYPE_CHECKING:
         save_figure,
     )
     from ldm_viz.labs.conditioning import ConditioningLab
+    from ldm_viz.labs.grids import Grid, grid
     from ldm_viz.labs.live import LiveRun, watch
+    from ldm_viz.labs.walks import Walk, walk
     from ldm_viz.latent_layouts import add_layout
     from ldm_viz.tiny import load_joint_space, load_tiny
     from ldm_viz.trajectory import Step, Trajectory, TrajectoryFileError
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from ldm_viz.widgets.filmstrip import Filmstrip
     from ldm_viz.widgets.latent_statistics import LatentStatistics
     from ldm_viz.widgets.noise_heatmap import NoiseHeatmap
+    from ldm_viz.widgets.picture_strip import PictureStrip
 
     open_trajectory = Trajectory.open
 
@@ -66,17 +69,20 @@ __all__ = [
     "ExportError",
     "ExpressionError",
     "Filmstrip",
+    "Grid",
     "JointSpace",
     "LatentStatistics",
     "LiveRun",
     "LiveStep",
     "NoiseHeatmap",
+    "PictureStrip",
     "Recorder",
     "RecordingError",
     "SpaceError",
     "Step",
     "Trajectory",
     "TrajectoryFileError",
+    "Walk",
     "add_layout",
     "add_scaling",
     "animate",
@@ -87,6 +93,7 @@ __all__ = [
     "estimate",
     "explore",
     "export",
+    "grid",
     "image",
     "keep_norm",
     "lerp",
@@ -105,6 +112,7 @@ __all__ = [
     "slerp",
     "text",
     "tokens",
+    "walk",
     "watch",
 ]
 
@@ -117,17 +125,20 @@ _HOMES = {
     "ExportError": ("ldm_viz.exports", "ExportError"),
     "ExpressionError": ("ldm_viz.conditioning", "ExpressionError"),
     "Filmstrip": ("ldm_viz.widgets.filmstrip", "Filmstrip"),
+    "Grid": ("ldm_viz.labs.grids", "Grid"),
     "JointSpace": ("ldm_viz.conditioning", "JointSpace"),
     "LatentStatistics": ("ldm_viz.widgets.latent_statistics", "LatentStatistics"),
     "LiveRun": ("ldm_viz.labs.live", "LiveRun"),
     "LiveStep": ("ldm_viz.capture", "LiveStep"),
     "NoiseHeatmap": ("ldm_viz.widgets.noise_heatmap", "NoiseHeatmap"),
+    "PictureStrip": ("ldm_viz.widgets.picture_strip", "PictureStrip"),
     "Recorder": ("ldm_viz.capture", "Recorder"),
     "RecordingError": ("ldm_viz.capture", "RecordingError"),
     "SpaceError": ("ldm_viz.conditioning", "SpaceError"),
     "Step": ("ldm_viz.trajectory", "Step"),
     "Trajectory": ("ldm_viz.trajectory", "Trajectory"),
     "TrajectoryFileError": ("ldm_viz.trajectory", "TrajectoryFileError"),
+    "Walk": ("ldm_viz.labs.walks", "Walk"),
     "add_layout": ("ldm_viz.latent_layouts", "add_layout"),
     "add_scaling": ("ldm_viz.capture", "add_scaling"),
     "animate": ("ldm_viz.exports", "animate"),
@@ -138,6 +149,7 @@ _HOMES = {
     "estimate": ("ldm_viz.capture", "estimate"),
     "explore": ("ldm_viz.widgets.explorer", "explore"),
     "export": ("ldm_viz.exports", "export"),
+    "grid": ("ldm_viz.labs.grids", "grid"),
     "image": ("ldm_viz.conditioning", "image"),
     "keep_norm": ("ldm_viz.conditioning", "keep_norm"),
     "lerp": ("ldm_viz.conditioning", "lerp"),
@@ -156,6 +168,7 @@ _HOMES = {
     "slerp": ("ldm_viz.conditioning", "slerp"),
     "text": ("ldm_viz.conditioning", "text"),
     "tokens": ("ldm_viz.conditioning", "tokens"),
+    "walk": ("ldm_viz.labs.walks", "walk"),
     "watch": ("ldm_viz.labs.live", "watch"),
 }
 

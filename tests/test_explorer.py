@@ -28,7 +28,16 @@ from ldm_viz.widgets.sources import module_text, page_script, read_view, split_i
 NASTY = (
     "</script><script>alert(1)</script><img src=x onerror=alert(2)> <!-- & \u2028 ]]> ' \" \\ 猫"
 )
-VIEWS = ["explorer", "comparison", "live", "filmstrip", "noise_heatmap", "latent_statistics"]
+VIEWS = [
+    "explorer",
+    "comparison",
+    "conditioning",
+    "live",
+    "filmstrip",
+    "noise_heatmap",
+    "latent_statistics",
+    "picture_strip",
+]
 BRANCHES = ["unconditional", "conditional", "guided", DELTA]
 
 

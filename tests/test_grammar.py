@@ -54,7 +54,7 @@ def calls(draw, inner):
 trees = st.recursive(leaves, lambda inner: sums(inner) | calls(inner), max_leaves=12)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(trees)
 @example(Text("\"'\\ \n\r\t\b\f\0\x1b\x7f\u2028\ufeff😀“”"))
 @example(Text(""))
@@ -126,7 +126,7 @@ TOKENS = [
 any_text = st.text(st.characters(exclude_categories=()), max_size=300)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(any_text)
 @example("\ud800")
 @example('"\ud83d\ude00"')
@@ -136,13 +136,13 @@ def test_any_text_is_read_or_refused(text):
     read_or_refuse(text)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from(TOKENS), max_size=60), st.sampled_from(["", " ", "\n"]))
 def test_any_order_of_tokens_is_read_or_refused(tokens, between):
     read_or_refuse(between.join(tokens))
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(
     trees,
     st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.sampled_from(TOKENS)), max_size=4),
@@ -215,6 +215,11 @@ def test_forty_functions_may_be_nested_and_no_more(name):
     with pytest.raises(ExpressionError, match="nested more than 40 deep") as caught:
         parse(nested(name, 41))
     assert caught.value.position == 41 * len(name) + 40
+
+
+def test_things_side_by_side_are_not_nested():
+    text = " + ".join(["2 * mix(normalize((\"a\")), image('b'))", "- + - ('a' + 2 * -'b')"] * 50)
+    assert len(parse(text).terms) == 100
 
 
 # What expressions mean.
@@ -362,7 +367,8 @@ symbols = ["2", "3", "0", "0.5", '"a"', '"b"', "+", "-", "*", "/", "(", ")"]
 jumbled = st.lists(st.sampled_from(symbols), min_size=1, max_size=9)
 
 
-@settings(max_examples=300)
+@pytest.mark.filterwarnings("ignore:.*is not callable:SyntaxWarning")
+@settings(max_examples=200)
 @given(arithmetic | jumbled.map(" ".join))
 @example('- "a" * 2 - - 3 * ( "b" - 2 * "a" ) / 7')
 @example('2 ( "a" )')
@@ -417,7 +423,7 @@ MISTAKES = [
     ("'a' * " + "3" * 41, 6, "This number is too long"),
     ("1e30 * 1e30 * 1e30 * 1e30 * 'a'", 21, "the numbers have more than 120 digits."),
     ("'a' / 1e30 / 1e30 / 1e30 / 1e30", 27, "Calculated up to here, the numbers"),
-    ("(1/(1e30+1)/(1e30+3) + 1/(1e30+7)/(1e30+9))*'a'", 25, "have more than 120 digits."),
+    ("(1/(1e30+1)/(1e30+3) + 1/(1e30+7)/(1e30+9))*'a'", 23, "have more than 120 digits."),
     ("'a' / 0", 6, "This divides by zero."),
     ("1 / (0.1 + 0.2 - 0.3) * 'a'", 5, "This divides by zero."),
     ("'a' + 1000000.5 * 'b'", 6, "A weight must lie within ±1,000,000, but this one is 1000000.5."),
@@ -490,6 +496,7 @@ MISTAKES = [
         "There is no function foo; there are mix, lerp, slerp, normalize, keep_norm",
     ),
     ("slrep('a', 'b', 1)", 0, "image, text. Did you mean slerp?"),
+    ("LERP('a', 'b', 1)", 0, "image, text. Did you mean lerp?"),
     ("Image('a')", 0, "image, text. Did you mean image?"),
     ("x" * 99 + "('a')", 0, f"There is no function {'x' * 29}…; there are"),
     # What functions take.
@@ -548,7 +555,9 @@ def test_only_a_str_is_read(given):
         ("'" + "a" * 200 + "' + cat", "…" + "a" * 46 + "' + cat", 51),
         ("'" + "日" * 200 + "' + cat", "…" + "日" * 46 + "' + cat", 97),
         ("'" + "a" * 55 + "' + cat", "'" + "a" * 55 + "' + cat", 60),
+        ("'" + "a" * 56 + "' + cat", "…" + "a" * 46 + "' + cat", 51),
         ("cat + '" + "a" * 200 + "'", "cat + '" + "a" * 92 + "…", 0),
+        ("cat + '" + "a" * 93 + "'", "cat + '" + "a" * 92 + "…", 0),
         ("cat + '" + "a" * 92 + "'", "cat + '" + "a" * 92 + "'", 0),
         (
             "'" + "a" * 99 + "' + cat + '" + "b" * 99 + "'",

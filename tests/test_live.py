@@ -21,14 +21,14 @@ from pipelines import build_pipeline, use_scheduler
 from zoo import ZOO
 
 import ldm_viz as lv
+import ldm_viz.labs.live as living
 from ldm_viz.capture import RecordingWarning, hooks, linear
 from ldm_viz.capture.finding import find_decoding
 from ldm_viz.capture.recorder import _recorders
 from ldm_viz.capture.run import LiveStep
-from ldm_viz.labs import live as living
-from ldm_viz.labs import watch
 from ldm_viz.labs.courier import Courier
 from ldm_viz.labs.governor import Governor
+from ldm_viz.labs.live import watch
 
 PATIENCE = 60
 PROMPT = "a red star at night"
@@ -543,7 +543,7 @@ def test_a_script_that_does_not_wait_ends(tmp_path):
     script.write_text(
         "import time\n"
         "from pipelines import build_pipeline\n"
-        "from ldm_viz.labs import watch\n"
+        "from ldm_viz.labs.live import watch\n"
         "run = watch(build_pipeline(), 'a star', num_inference_steps=900, height=16, width=16,\n"
         "            on_step=lambda live: time.sleep(0.1))\n"
         "while not run.recorder._runs: time.sleep(0.01)\n"

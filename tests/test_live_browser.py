@@ -307,7 +307,7 @@ def test_it_holds_still_where_less_motion_is_asked_for(chromium, page_file):  # 
 CELL = """
 import time
 import ldm_viz as lv
-from ldm_viz.labs import watch
+from ldm_viz.labs.live import watch
 
 run = watch(lv.load_tiny(), "a small blue boat on the water at sunset", seed=7,
             num_inference_steps=500, guidance_scale=2.5, on_step=lambda live: time.sleep(0.2))
@@ -373,7 +373,7 @@ def test_an_interrupted_kernel_goes_on_with_the_run_and_a_shut_down_one_ends():
 
         begun = execute(
             "import time, ldm_viz as lv\n"
-            "from ldm_viz.labs import watch\n"
+            "from ldm_viz.labs.live import watch\n"
             "run = watch(lv.load_tiny(), 'a boat', num_inference_steps=900,\n"
             "            on_step=lambda live: time.sleep(0.05))\n"
             "while not run._view._news: time.sleep(0.01)"

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ldm_viz"
 
 ARRAYS = frozenset({"numpy", "PIL", "safetensors", "xarray"})
-MODELS = ARRAYS | {"torch", "diffusers", "transformers", "tokenizers", "scipy", "tqdm"}
+MODELS = ARRAYS | {"torch", "diffusers", "transformers", "tokenizers", "scipy", "tqdm", "psutil"}
 DISPLAY = ARRAYS | {"plotly", "kaleido", "anywidget", "ipywidgets", "traitlets", "IPython", "tqdm"}
 
 

@@ -66,7 +66,10 @@ class Encoder:
         if not isinstance(text, str):
             raise TypeError(f"a text is a str, but this is a {type(text).__name__}: {text!r}")
         key = ("text", text)
-        atom = self._remember(key) or self._keep(self._embed_text(key, text))
+        atom = self._remember(key)
+        if atom is None:
+            atom = self._keep(self._embed_text(key, text))
+            self._tell_cut(text)
         return self._single(atom, chosen=chosen)
 
     def opposite(self, text: str) -> Embedding:
@@ -140,7 +143,6 @@ class PromptEncoder(Encoder):
 
     def _embed_text(self, key: tuple[Any, ...], text: str) -> Atom:
         parts = self._encode(text)
-        self._tell_cut(text)
         return Atom(key, Text(text), parts, self._blocks(text, parts["prompt_embeds"].shape[1]))
 
     def opposite(self, text: str) -> Embedding:
@@ -150,9 +152,8 @@ class PromptEncoder(Encoder):
         key = ("negative text", text)
         atom = self._remember(key)
         if atom is None:
-            parts = self._encode(text, negative=True)
+            atom = self._keep(Atom(key, Text(text), self._encode(text, negative=True)))
             self._tell_cut(text)
-            atom = self._keep(Atom(key, Text(text), parts))
         return self._single(atom)
 
     @property
@@ -180,13 +181,24 @@ class PromptEncoder(Encoder):
 
     def tokens(self, text: str) -> list[Token]:
         """The tokens of a text, as the encoder that reads most of it has them."""
+        shortest = self._example["prompt_embeds"].shape[1]
+        found = self._split(text, shortest)
+        if all(token.kept for token in found):
+            return found
+        # Of some pipelines the prompts are as long as their texts.
+        atom = self._remember(("text", text))
+        parts = self._encode(text) if atom is None else atom.parts
+        length = parts["prompt_embeds"].shape[1]
+        return found if length == shortest else self._split(text, length)
+
+    def _split(self, text: str, length: int) -> list[Token]:
         pipe = self._living
-        fills = [fill for fill in _fills(pipe, self._example["prompt_embeds"].shape[1]) if fill[0]]
+        fills = [fill for fill in _fills(pipe, length) if fill[0]]
         if not fills:
             return []
         # Of several encoders the one that reads most.
-        tokenizer, length = max(fills, key=lambda fill: fill[1])
-        return split_text(tokenizer, _prepared(pipe, tokenizer, text), length)
+        tokenizer, most = max(fills, key=lambda fill: fill[1])
+        return split_text(tokenizer, _prepared(pipe, tokenizer, text), most)
 
     def _encode(self, text: str, *, negative: bool = False) -> dict[str, torch.Tensor]:
         """What ``encode_prompt`` makes of a text, by the names that ``__call__`` has for it.
@@ -224,8 +236,10 @@ class PromptEncoder(Encoder):
                 parts.setdefault(name, []).append(value)
         # The prompt's parts come before those of the negative prompt.
         found = {name: values[-1 if negative else 0] for name, values in parts.items()}
-        if "prompt_embeds" not in found or (negative and any(len(v) != 2 for v in parts.values())):
+        if "prompt_embeds" not in found:
             raise _unknown(pipe)
+        if negative and any(len(values) != 2 for values in parts.values()):
+            return self._encode(text)
         return found
 
     def _blocks(self, text: str, length: int) -> tuple[Block, ...] | None:
@@ -272,7 +286,6 @@ class JointEncoder(Encoder):
                 "CLIP, so texts have no place in its joint space; give that tower with "
                 "joint=lv.JointSpace(text, pipe.image_encoder, tokenizer, pipe.feature_extractor)"
             )
-        self._tell_cut(text)
         vector = self.joint.embed_texts([text]).to(self._dtype)
         return Atom(key, Text(text), {"image_embeds": vector})
 

@@ -7,7 +7,6 @@ import os
 import warnings
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 __all__ = ["as_picture", "digest"]
@@ -26,6 +25,8 @@ def as_picture(picture: Any) -> Image.Image:
         TypeError: it is something else.
         ValueError: it cannot be read, has no pixels, or more than 64 million.
     """
+    import numpy as np
+
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (3, 4):
             raise ValueError(
@@ -63,6 +64,8 @@ def as_picture(picture: Any) -> Image.Image:
 
 def _of_bytes(picture: Image.Image) -> Image.Image:
     """A picture of 16 bits a pixel with 8, where Pillow would cut off what is above 255."""
+    import numpy as np
+
     if picture.mode == "F":
         raise ValueError(
             "the picture's pixels are floats (mode F), whose range is not known; scale them to 0..255 "

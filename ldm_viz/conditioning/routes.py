@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ldm_viz.conditioning.embeddings import Embedding, reconcile
+from ldm_viz.conditioning.embeddings import Embedding, EmbeddingError, reconcile
 from ldm_viz.conditioning.encoders import (
     JointEncoder,
     check_pipe,
@@ -58,7 +58,7 @@ def condition(
 
     Raises:
         SpaceError: the pipeline cannot take an embedding of this space; the error says what it takes.
-        EmbeddingError: the embedding is zero or not finite.
+        EmbeddingError: the embedding is zero or not finite, as the pipeline takes it.
 
     Example:
         >>> pipe = lv.load_tiny(adapter=True)
@@ -84,9 +84,23 @@ def condition(
             found["ip_adapter_image_embeds"] = _no_picture(pipe, accepted, guidance_scale)
     else:
         found = _joint_arguments(pipe, accepted, embedding, opposite, prompt, guidance_scale)
+    _check_reach(found, embedding)
     if guidance_scale is not None:
         found["guidance_scale"] = guidance_scale
     return found
+
+
+def _check_reach(found: Mapping[str, Any], embedding: Embedding) -> None:
+    """Refuses numbers that were finite where they were made and are not in the pipeline's precision."""
+    import torch
+
+    for name, given in found.items():
+        for part in given if isinstance(given, list) else [given]:
+            if torch.is_tensor(part) and not bool(part.isfinite().all()):
+                raise EmbeddingError(
+                    f"{embedding.expression} has numbers that are too large for this pipeline's "
+                    f"precision: {name} is not finite in {part.dtype}; make its weights smaller"
+                )
 
 
 def _accepted(pipe: Any) -> Mapping[str, inspect.Parameter]:

@@ -2,4 +2,3 @@
 
 A module a lab; none is imported before it is used.
 """
-

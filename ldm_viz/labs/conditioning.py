@@ -278,7 +278,8 @@ class ConditioningLab(ipywidgets.VBox):
 
     def close(self) -> None:
         """Ends the lab: nothing more is drawn."""
-        self._drawer.close()
+        if drawer := vars(self).get("_drawer"):  # none where the arguments were refused
+            drawer.close()
         super().close()
 
     def __repr__(self) -> str:

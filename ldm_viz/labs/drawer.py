@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 __all__ = ["Drawer"]
+
+
+_PARTING = 5.0  # seconds that a step may take yet when the interpreter ends
+_at_work: weakref.WeakSet[Drawer] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_with_the_interpreter() -> None:
+    for drawer in list(_at_work):
+        drawer._part()
 
 
 class Drawer:
@@ -43,6 +55,7 @@ class Drawer:
             self.asked += 1
             self._next = request
             if self._thread is None:
+                _at_work.add(self)
                 self._thread = threading.Thread(target=self._work, name="ldm_viz lab", daemon=True)
                 self._thread.start()
             self._news.notify_all()
@@ -63,6 +76,12 @@ class Drawer:
         with self._news:
             self._closed, self._next = True, None
             self._news.notify_all()
+
+    def _part(self) -> None:
+        """Ends before the interpreter does, as torch must not be torn from the thread."""
+        self.close()
+        if self._thread is not None:
+            self._thread.join(_PARTING)
 
     def _stale(self) -> bool:
         return self._next is not None or self._closed

@@ -209,22 +209,24 @@ function makeTerms(host, { change, send }) {
  * A picture by its name, small.
  * @param {Host} host @param {string} name
  */
-function makeThumb({ model }, name) {
+function makeThumb(host, name) {
+  const { model } = host;
   const img = make("img", { alt: "", "data-name": name });
   const found = (model.get("_images") ?? []).find((/** @type {{name: string}} */ one) => one.name === name);
-  if (found) showFile(img, found.file, "image/png");
+  if (found) showFile(host, img, found.file, "image/png");
   return img;
 }
 
 /**
- * Show a file as long as the element is there.
- * @param {HTMLImageElement} img @param {any} file @param {string} type
+ * Show a file; its address is let go of once it is read.
+ * @param {Host} host @param {HTMLImageElement} img @param {any} file @param {string} type
  */
-function showFile(img, file, type) {
+function showFile({ signal }, img, file, type) {
   const url = URL.createObjectURL(new Blob([toBytes(file).slice()], { type }));
   const drop = () => URL.revokeObjectURL(url);
-  img.addEventListener("load", drop, { once: true });
-  img.addEventListener("error", drop, { once: true });
+  img.addEventListener("load", drop, { signal });
+  img.addEventListener("error", drop, { signal });
+  signal.addEventListener("abort", drop, { once: true });
   img.src = url;
 }
 
@@ -563,7 +565,8 @@ function makeTokens({ model, signal }) {
 }
 
 /** @param {Host} host */
-function makeHistory({ model, signal }) {
+function makeHistory(host) {
+  const { model, signal } = host;
   const list = make("div", { class: "ldm-history", role: "group", "aria-label": "Results so far" });
   /** @type {any} */
   let drawn = null;
@@ -573,7 +576,7 @@ function makeHistory({ model, signal }) {
       drawn = history;
       list.replaceChildren(...history.map((/** @type {{expression: string, file: any, seed: number}} */ { expression, file, seed }, /** @type {number} */ i) => {
         const img = make("img", { alt: "" });
-        showFile(img, file, "image/webp");
+        showFile(host, img, file, "image/webp");
         const button = make("button", { type: "button", title: `${expression}, seed ${seed}`, "aria-label": `Result ${i + 1}: ${expression}, seed ${seed}` }, img);
         button.addEventListener("click", () => model.send({ do: "go", at: i }), { signal });
         return button;

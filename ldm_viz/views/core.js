@@ -12,8 +12,11 @@
  * }} Model
  */
 
+const CONTROLS = ["button", "input", "select", "summary", "textarea"];
+
 /**
- * Make an element. Text is only ever set as text, so no data can become markup.
+ * Make an element. Text is only ever set as text, so no data can become markup. On what can have the focus a notebook's
+ * own keys have no effect: an x on a button would cut the cell.
  * @template {keyof HTMLElementTagNameMap} T
  * @param {T} tag
  * @param {Record<string, string | number | boolean>} [attributes]
@@ -26,6 +29,7 @@ export function make(tag, attributes = {}, ...children) {
     if (value === true) element.setAttribute(name, "");
     else if (value !== false) element.setAttribute(name, String(value));
   }
+  if (CONTROLS.includes(tag) || "tabindex" in attributes) element.setAttribute("data-lm-suppress-shortcuts", "");
   element.append(...children);
   return element;
 }
@@ -44,13 +48,12 @@ export function setText(element, text) {
 }
 
 /**
- * The outermost element of a view. A notebook's own keys have no effect in it, else an x on a button would cut the
- * cell; Escape gives the focus back to the notebook.
+ * The outermost element of a view. Escape in it gives the focus back to the notebook.
  * @param {string} names class names
  * @param {AbortSignal} signal
  */
 export function makeRoot(names, signal) {
-  const root = make("div", { class: `ldm-view ${names}`, "data-lm-suppress-shortcuts": true });
+  const root = make("div", { class: `ldm-view ${names}` });
   root.addEventListener("keydown", ({ key, target }) => {
     const notebook = root.closest(".jp-Notebook");
     if (key === "Escape" && notebook instanceof HTMLElement && target instanceof HTMLElement) notebook.focus();
@@ -270,21 +273,4 @@ export function watchTheme(listener, signal) {
   observer.observe(document.documentElement, options);
   signal.addEventListener("abort", () => observer.disconnect(), { once: true });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", listener, { signal });
-}
-
-/**
- * Fit a canvas to its box in device pixels.
- * @param {HTMLCanvasElement} canvas
- * @returns {CanvasRenderingContext2D | null} null while it has no size
- */
-export function fitCanvas(canvas) {
-  const ratio = window.devicePixelRatio || 1;
-  const width = Math.round(canvas.clientWidth * ratio);
-  const height = Math.round(canvas.clientHeight * ratio);
-  if (!width || !height) return null;
-  if (canvas.width !== width || canvas.height !== height) {
-    canvas.width = width;
-    canvas.height = height;
-  }
-  return canvas.getContext("2d");
 }

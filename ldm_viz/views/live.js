@@ -1,4 +1,4 @@
-import { clamp, fitCanvas, formatFigure, isDark, make, makeRoot, makeSvg, ticks, toBytes, watch, watchTheme } from "./core.js";
+import { clamp, formatFigure, isDark, make, makeRoot, makeSvg, ticks, toBytes, watch, watchTheme } from "./core.js";
 // A run while it goes on: progress, a coarse preview, the pictures so far, the latents' spread, and how it ended.
 
 /** @typedef {import("./core.js").Model} Model */
@@ -159,6 +159,23 @@ function renderLive({ model, el, signal }, thumbnails) {
   el.append(root);
   themed();
   schedule();
+}
+
+/**
+ * Fit a canvas to its box in device pixels.
+ * @param {HTMLCanvasElement} canvas
+ * @returns {CanvasRenderingContext2D | null} null while it has no size
+ */
+function fitCanvas(canvas) {
+  const ratio = window.devicePixelRatio || 1;
+  const width = Math.round(canvas.clientWidth * ratio);
+  const height = Math.round(canvas.clientHeight * ratio);
+  if (!width || !height) return null;
+  if (canvas.width !== width || canvas.height !== height) {
+    canvas.width = width;
+    canvas.height = height;
+  }
+  return canvas.getContext("2d");
 }
 
 /**

@@ -8,6 +8,8 @@ from importlib.resources import files
 
 _IMPORT = re.compile(r'import \{[^{}]*\} from "\./([a-z0-9_]+)\.js";\n')
 
+_STRING = re.compile(r'"([^"\\\n]*)"')
+
 _PARTS = ("filmstrip", "latent_statistics", "noise_heatmap")
 
 
@@ -19,14 +21,18 @@ def read_view(name: str) -> str:
 def compact(text: str) -> str:
     """Leave out indentation, comments, types, and line breaks where a statement goes on or has ended.
 
-    The text is stored once for each widget in a saved notebook, so it had better be small. Texts must not hold
-    strings over several lines.
+    The text is stored once for each widget in a saved notebook, as JSON, where a double quote takes two
+    characters: so it had better be small, and its strings have single quotes. Texts must not hold strings over
+    several lines.
     """
     text = re.sub(r"^[ \t]*/\*.*?\*/[ \t]*\n", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"/\*\* @.*?\*/ ?", "", text)
     text = re.sub(r"^[ \t]*//.*\n", "", text, flags=re.MULTILINE)
     text = re.sub(r" // .*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"^[ \t]+|\n(?=\n)", "", text, flags=re.MULTILINE)
+    text = re.sub(
+        r"^[^`'\n]*$", lambda line: _STRING.sub(r"'\1'", line[0]), text, flags=re.MULTILINE
+    )
     return re.sub(r"(?<=[;{,])\n", "", text)
 
 
@@ -92,6 +98,7 @@ def compact_style(text: str) -> str:
     """Leave out the white space and the comments of a style sheet that change nothing."""
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
     text = re.sub(r"\s*([{};,])\s*", r"\1", text)
+    text = re.sub(r'\[([a-z-]+)="([a-z]+)"\]', r"[\1=\2]", text)
     return re.sub(r"(?<=[a-z-]):\s+", ":", text).replace(";}", "}")
 
 

@@ -1,0 +1,322 @@
+"""The conditioning lab with the embedded model: in Python, and in a real JupyterLab."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from browser import (
+    check_accessibility,
+    chromium,  # noqa: F401
+    open_lab,
+    open_watched,
+    run_notebook,
+)
+from PIL import Image
+from playwright.sync_api import expect
+
+import ldm_viz as lv
+from ldm_viz.imaging import encode_image
+from ldm_viz.labs.drawer import Drawer
+from ldm_viz.tiny.drawing import draw
+from ldm_viz.tiny.scenes import Scene
+
+BOAT = Image.fromarray(
+    draw(Scene("boat", "blue", "day", "water", "large", "centre"), np.random.default_rng(1))
+)
+EXPRESSION = 'image("boat") - "day" + "night"'
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return lv.load_tiny(adapter=True)
+
+
+@pytest.fixture
+def lab(pipe):
+    made = lv.ConditioningLab(
+        pipe, EXPRESSION, {"boat": BOAT}, steps=3, seed=4, words=("day", "night", "boat")
+    )
+    made.wait(60)
+    yield made
+    made.close()
+
+
+def test_the_result_is_the_pipelines_own_picture(lab, pipe):
+    vector = lv.image(pipe, BOAT) - lv.text(pipe, "day") + lv.text(pipe, "night")
+    expected = pipe(
+        **lv.condition(pipe, vector, guidance_scale=2.5),
+        num_inference_steps=3,
+        generator=torch.Generator().manual_seed(4),
+    ).images[0]
+    assert np.array_equal(lab.result.picture, np.asarray(expected))
+    assert lab.result.expression == EXPRESSION
+    assert lab.result.seconds > 0
+
+
+def test_python_that_is_copied_draws_the_same(lab, pipe):
+    names = {"pipe": pipe, "picture_0": BOAT}
+    code = lab.python().replace("lv.explore(run)", "")
+    exec(code, names)  # it is what the lab itself wrote
+    assert np.array_equal(names["run"].images[0], lab.result.picture)
+
+
+def test_facts_of_the_result(lab):
+    facts = lab._view._facts
+    assert facts["norm"] == pytest.approx(lab.result.embedding.norm)
+    assert [row[0] for row in facts["operands"]] == ['image("boat")', '"day"', '"night"']
+    by_name = {row[0]: row for row in facts["operands"]}
+    night = lab.result.embedding.cosine(lv.text(lab._pipe, "night", space="joint"))
+    assert by_name['"night"'][3] == pytest.approx(night)
+    assert facts["words"][0][0] in ("night", "boat")
+    assert facts["pictures"][0][0] == "boat"
+    assert len(facts["path"]) == 4
+    assert facts["path"][-1] == pytest.approx(facts["path"][-2])
+    assert [[t[0] for t in tokens if not t[2]] for tokens in facts["tokens"]] == [
+        ["day"],
+        ["night"],
+    ]
+
+
+def test_terms_are_told_of_plain_sums_only(lab):
+    assert lab._view._terms == [
+        {"kind": "image", "text": "boat", "weight": "1"},
+        {"kind": "text", "text": "day", "weight": "-1"},
+        {"kind": "text", "text": "night", "weight": "1"},
+    ]
+    lab.expression = 'slerp(image("boat"), "night", 0.2)'
+    lab.wait(60)
+    assert lab._view._terms == []
+    assert lab.result.expression.startswith("slerp")
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        ('"night" +', "too early"),
+        ('image("cat")', "'cat'"),
+        ('"night" - "night"', "cancel out"),
+        ("", "empty"),
+        ('9999999 * "night"', "1,000,000"),
+    ],
+)
+def test_what_is_wrong_is_told_and_the_last_result_stays(lab, expression, reason):
+    before = lab.result
+    lab.expression = expression
+    lab.wait(60)
+    assert reason in lab.problem
+    assert lab.result is before
+    lab.expression = EXPRESSION
+    lab.wait(60)
+    assert lab.problem == ""
+    assert np.array_equal(lab.result.picture, before.picture)
+
+
+def test_a_pipeline_without_an_adapter_says_why_it_takes_no_picture():
+    made = lv.ConditioningLab(lv.load_tiny(), 'image("boat") + "night"', {"boat": BOAT}, steps=2)
+    try:
+        made.wait(60)
+        assert "no image encoder" in made.problem
+        assert made.result is None
+        made.expression = '"a red star" - "red" + "blue"'
+        assert made.wait(60).expression == '"a red star" - "red" + "blue"'
+    finally:
+        made.close()
+
+
+def test_undo_and_redo_show_what_was_and_draw_nothing(lab):
+    first = lab.result
+    lab.expression = 'image("boat")'
+    second = lab.wait(60)
+    begun = lab._drawer.begun
+    lab.undo()
+    assert lab.result is first
+    assert lab.expression == EXPRESSION
+    assert lab._view._at == 0
+    lab.undo()  # nothing before it
+    assert lab.result is first
+    lab.redo()
+    assert lab.result is second
+    assert lab.expression == 'image("boat")'
+    assert lab._drawer.begun == begun
+
+
+def test_many_changes_leave_no_queue(lab):
+    lab._view.steps = 25
+    lab.wait(60)
+    begun, asked = lab._drawer.begun, lab._drawer.asked
+    for weight in range(1, 41):
+        lab.expression = f'image("boat") + {weight / 40} * "night"'
+        time.sleep(0.01)
+    lab.wait(60)
+    assert lab._drawer.asked - asked == 40
+    assert lab._drawer.begun - begun < 40
+    assert lab.result.expression == 'image("boat") + 1.0 * "night"'
+    expressions = [result.expression for result in lab.history]
+    assert len(expressions) < 40
+
+
+def test_a_result_opens_in_the_explorer(lab):
+    explorer = lab.explore()
+    assert explorer in lab.children
+    run = lab.result.trajectory
+    assert len(run) == 3
+    assert np.array_equal(run.images[0], lab.result.picture)
+    assert run.frames["x0"].shape[0] == 3
+
+
+def test_messages_of_the_browser(lab):
+    square = np.full((20, 20, 3), 200, np.uint8)
+    lab._hear(None, {"do": "picture", "name": "square"}, [encode_image(square, "png")])
+    assert [shown["name"] for shown in lab._view._images] == ["boat", "square"]
+    lab.expression = 'image("square")'
+    assert lab.wait(60).expression == 'image("square")'
+    lab._hear(None, {"do": "picture", "name": "x"}, [b"no picture"])
+    assert "no WebP or PNG" in lab.problem
+    for junk in ({}, None, {"do": "go", "at": 99}, {"do": "format the disk"}):
+        lab._hear(None, junk, [])
+    lab._hear(None, {"do": "go", "at": "many"}, [])
+    assert "many" in lab.problem
+    lab._hear(None, {"do": "go", "at": 0}, [])
+    assert lab.expression == EXPRESSION
+    lab._hear(None, {"do": "python"}, [])
+    assert "lv.embed" in lab._view._python
+
+
+def test_a_picture_with_a_new_face_is_drawn_again(lab):
+    before = lab.result.picture
+    lab.add_picture("boat", np.full((64, 64, 3), 90, np.uint8))
+    lab.wait(60)
+    assert not np.array_equal(lab.result.picture, before)
+    with pytest.raises(ValueError, match="name"):
+        lab.add_picture(" ", BOAT)
+
+
+def test_arguments_are_checked(pipe):
+    with pytest.raises(TypeError, match="pipeline"):
+        lv.ConditioningLab("pipe")
+    with pytest.raises(TypeError, match="hight"):
+        lv.ConditioningLab(pipe, hight=3)
+
+
+def test_a_still_picture_and_a_text_for_where_no_widget_lives(lab):
+    data = lab._repr_mimebundle_()
+    data = data[0] if isinstance(data, tuple) else data
+    assert data["text/plain"] == repr(lab)
+    assert "1 results" in repr(lab) or "results" in repr(lab)
+    assert data["image/png"]
+
+
+def test_the_drawer_does_the_newest_only():
+    done, gate = [], threading.Event()
+
+    def work(request, stale):
+        if request == "first":
+            gate.wait(10)
+            assert stale()
+        done.append(request)
+
+    drawer = Drawer(work, lambda request, error: done.append(error))
+    for request in ("first", "second", "third", "fourth"):
+        drawer.ask(request)
+        if request == "first":
+            time.sleep(0.1)
+    gate.set()
+    assert drawer.wait(10)
+    assert done == ["first", "fourth"]
+    drawer.close()
+    drawer.ask("fifth")
+    assert drawer.wait(1)
+    assert done == ["first", "fourth"]
+
+
+def test_the_drawer_outlives_a_failure():
+    seen = []
+
+    def work(request, stale):
+        if request == "bad":
+            raise ValueError("no")
+        seen.append(request)
+
+    drawer = Drawer(work, lambda request, error: seen.append(str(error)))
+    drawer.ask("bad")
+    assert drawer.wait(10)
+    drawer.ask("good")
+    assert drawer.wait(10)
+    drawer.close()
+    assert seen == ["no", "good"]
+
+
+SETUP = """import numpy as np, torch
+torch.set_num_threads(1)
+from PIL import Image
+import ldm_viz as lv
+from ldm_viz.tiny.drawing import draw
+from ldm_viz.tiny.scenes import Scene
+
+scene = Scene("boat", "blue", "day", "water", "large", "centre")
+boat = Image.fromarray(draw(scene, np.random.default_rng(1)))
+pipe = lv.load_tiny(adapter=True)"""
+LAB = """lab = lv.ConditioningLab(pipe, 'image("boat") - "day" + "night"', {"boat": boat}, steps=4)
+lab"""
+
+
+def test_in_jupyterlab(chromium, tmp_path_factory):  # noqa: F811
+    with (
+        open_lab(tmp_path_factory.mktemp("lab")) as server,
+        open_watched(chromium, offline=False, viewport={"width": 1200, "height": 1300}) as watched,
+    ):
+        server.write_notebook("lab.ipynb", SETUP, LAB)
+        page = watched.page
+        run_notebook(page, server.address("lab.ipynb"), ".ldm-lab .ldm-near li")
+        canvas = page.locator(".ldm-lab-result canvas")
+        expect(canvas).to_have_attribute("data-of", EXPRESSION)
+        check_accessibility(page, ".ldm-lab")
+
+        # By keyboard alone: a weight's slider, and a new picture.
+        slider = page.get_by_role("slider", name="Weight of night")
+        slider.focus()
+        for _ in range(4):
+            page.keyboard.press("ArrowRight")
+        changed = 'image("boat") - "day" + 1.2 * "night"'
+        expect(canvas).to_have_attribute("data-of", changed)
+        expect(page.locator(".ldm-lab textarea")).to_have_value(changed)
+        expect(page.get_by_label("Weight of night, as a number")).to_have_value("1.2")
+
+        # A term more; its text, with what could be markup.
+        page.get_by_role("button", name="+ text").click()
+        page.keyboard.type('<b>snow</b> "')
+        expect(canvas).to_have_attribute("data-of", changed + r' + "<b>snow</b> \""')
+        assert page.locator(".ldm-lab b", has_text="snow").count() == 0
+
+        # Something wrong in the written form; then something right.
+        area = page.locator(".ldm-lab textarea")
+        area.fill('"a red star" + night')
+        expect(page.locator(".ldm-problem")).to_contain_text("night")
+        expect(page.locator(".ldm-place")).to_contain_text("^")
+        check_accessibility(page, ".ldm-lab")
+        area.fill('"star"')
+        expect(page.locator(".ldm-problem")).to_be_hidden()
+        expect(page.locator(".ldm-term")).to_have_count(1)
+
+        # An uploaded picture of a kind that the kernel does not read is made one that it does.
+        folder = tmp_path_factory.mktemp("upload")
+        BOAT.save(folder / "boat.jpg")
+        page.locator("input[type=file]").set_input_files(folder / "boat.jpg")
+        expect(page.locator(".ldm-term")).to_have_count(2)
+
+        page.get_by_role("button", name="Undo").click()
+        expect(page.get_by_role("button", name="Redo")).to_be_enabled()
+        page.get_by_role("button", name="Copy as Python").click()
+        expect(page.locator(".ldm-code")).to_contain_text("lv.embed(pipe")
+        page.get_by_role("button", name="Open in the explorer").click()
+        expect(page.locator(".ldm-explorer .ldm-words")).to_contain_text("of 4")
+
+        # A letter on a button is not the notebook's: the cell stays.
+        page.get_by_role("button", name="Undo").focus()
+        page.keyboard.press("x")
+        page.keyboard.press("d")
+        page.keyboard.press("d")
+        expect(page.locator(".ldm-lab")).to_be_visible()
+        assert not watched.errors
