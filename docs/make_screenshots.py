@@ -67,7 +67,7 @@ pipe = lv.load_tiny(adapter=True)
 lab = lv.ConditioningLab(pipe, 'image("boat") - "day" + "night"', {"boat": boat}, seed=3)
 lab""",
         ".ldm-lab .ldm-near li",
-        1060,
+        1330,
     ),
     "live": Shot(
         """import ldm_viz as lv

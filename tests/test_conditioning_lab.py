@@ -231,6 +231,31 @@ def test_the_drawer_does_the_newest_only():
     assert done == ["first", "fourth"]
 
 
+def test_what_is_dropped_is_told_and_not_followed_by_what_waited():
+    told, begun = [], threading.Event()
+
+    def work(request, stale):
+        begun.set()
+        while not stale():
+            time.sleep(0.01)
+        told.append(request)
+
+    drawer = Drawer(work, lambda request, error: told.append(error))
+    drawer.ask("first")
+    assert begun.wait(10)
+    drawer.drop()
+    assert drawer.wait(10)
+    assert told == ["first"]
+    drawer.close()
+
+
+def test_an_error_stays_while_an_older_picture_is_drawn(lab):
+    lab._view.steps = 25
+    lab.expression = '"night" +'
+    lab.wait(60)
+    assert "too early" in lab.problem
+
+
 def test_the_drawer_outlives_a_failure():
     seen = []
 

@@ -227,7 +227,7 @@ def test_copies_and_pickles():
 
 
 def test_shown_without_widgets(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ldm_viz.widgets", None)
+    monkeypatch.setitem(sys.modules, "ldm_viz.widgets.explorer", None)
     monkeypatch.delitem(vars(lv), "explore", raising=False)
     bundle = make()._repr_mimebundle_()
     assert bundle["text/plain"] == repr(make())

@@ -28,7 +28,8 @@ from ldm_viz.imaging import decode_image, encode_image, fit_image
 from ldm_viz.labs.conditioning_view import ConditioningView
 from ldm_viz.labs.drawer import Drawer
 from ldm_viz.labs.glimpse import Glimpse
-from ldm_viz.tiny.loading import GUIDANCE, STEPS
+from ldm_viz.tiny.loading import GUIDANCE, STEPS, WEIGHTS
+from ldm_viz.tiny.scenes import ATTRIBUTES
 from ldm_viz.trajectory import Trajectory
 from ldm_viz.widgets.explorer import Explorer, explore
 
@@ -43,6 +44,7 @@ _DEFAULT_WORDS = (
     "day", "sunset", "night", "grass", "sand", "snow", "water", "rock", "small", "large", "left", "right",
     "photograph", "painting", "drawing",
 )  # fmt: skip
+_OWN_WORDS = tuple(word for values in ATTRIBUTES.values() for word in values)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class ConditioningLab(ipywidgets.VBox):
         steps: Denoising steps.
         guidance_scale: As the pipeline takes it; its own default, and the embedded model's 2.5.
         negative: A text that guidance leads away from.
-        words: Words to say what is near; some sixty by default.
+        words: Words to say what is near; some forty by default, for the embedded model those it knows.
         joint: The joint space's towers, where the pipeline does not have both.
         **call: Anything else that the pipeline takes at each call, such as ``height``.
 
@@ -129,7 +131,7 @@ class ConditioningLab(ipywidgets.VBox):
         steps: int = STEPS,
         guidance_scale: float | None = None,
         negative: str = "",
-        words: Sequence[str] = _DEFAULT_WORDS,
+        words: Sequence[str] | None = None,
         joint: JointSpace | None = None,
         **call: Any,
     ) -> None:
@@ -139,8 +141,11 @@ class ConditioningLab(ipywidgets.VBox):
                 f"{type(pipe).__name__} takes no embeddings, so there is no lab for it; load one that has "
                 "prompt_embeds or an image adapter, such as lv.load_tiny(adapter=True)"
             )
+        embedded = str(getattr(pipe, "name_or_path", "")) == str(WEIGHTS)
         if guidance_scale is None:
-            guidance_scale = GUIDANCE if callable(getattr(pipe, "joint_space", None)) else 5.0
+            guidance_scale = GUIDANCE if embedded else 5.0
+        if words is None:
+            words = _OWN_WORDS if embedded else _DEFAULT_WORDS
         checked_call(pipe, None, None, call)
         self._pipe, self._joint, self._call = pipe, joint, dict(call)
         self._words = tuple(words)
@@ -323,6 +328,7 @@ class ConditioningLab(ipywidgets.VBox):
         """Shows a result of the history, with what it was drawn with, and draws nothing."""
         if not 0 <= at < len(self.history):
             return
+        self._drawer.drop()
         self._at = at
         result = self.history[at]
         self._silent = True
@@ -345,10 +351,11 @@ class ConditioningLab(ipywidgets.VBox):
             return
         v = self._view
         wish = Wish(v.expression, v.seed, v.steps, v.guidance_scale, v.negative)
-        self._asked_at = time.perf_counter()
+        asked = time.perf_counter()
         if not self._tell_terms(wish.expression):
             return
-        self._drawer.ask((wish, self._images, self._asked_at))
+        self._view._problem = {}
+        self._drawer.ask((wish, self._images, asked))
 
     def _tell_terms(self, expression: str) -> bool:
         """Shows the terms of an expression; whether it is one."""
@@ -401,6 +408,7 @@ class ConditioningLab(ipywidgets.VBox):
         with recorder:
             trajectory = call_recorded(recorder, call)
         if trajectory.status != "complete":
+            self._view._news = {"phase": "idle"}
             return
         picture = np.asarray(trajectory.images)[0]
         seconds = time.perf_counter() - asked
@@ -414,7 +422,6 @@ class ConditioningLab(ipywidgets.VBox):
         )
         self.history = [*self.history, result][-_KEPT:]
         self._at = len(self.history) - 1
-        self._view._problem = {}
         self._tell_result(result)
         if not stale():
             self._tell_facts(embedding, stale)

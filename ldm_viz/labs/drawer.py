@@ -40,6 +40,7 @@ class Drawer:
         self._next: Any = None
         self._busy = False
         self._closed = False
+        self._dropped = False
         self._news = threading.Condition()
         self._thread: threading.Thread | None = None
         self.asked = 0
@@ -59,6 +60,11 @@ class Drawer:
                 self._thread = threading.Thread(target=self._work, name="ldm_viz lab", daemon=True)
                 self._thread.start()
             self._news.notify_all()
+
+    def drop(self) -> None:
+        """Nothing that was asked for is wanted any more; returns at once."""
+        with self._news:
+            self._next, self._dropped = None, True
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to do; whether that came before the timeout, in seconds."""
@@ -84,17 +90,20 @@ class Drawer:
             self._thread.join(_PARTING)
 
     def _stale(self) -> bool:
-        return self._next is not None or self._closed
+        return self._next is not None or self._closed or self._dropped
 
     def _work(self) -> None:
         while True:
             with self._news:
                 self._busy = False
                 self._news.notify_all()
+                self._dropped = False
                 self._news.wait_for(self._stale)
                 if self._closed:
                     return
                 request, self._next = self._next, None
+                if request is None:
+                    continue
                 self._busy = True
                 self.begun += 1
             try:
