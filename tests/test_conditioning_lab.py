@@ -80,14 +80,15 @@ def test_facts_of_the_result(lab):
 
 
 def test_terms_are_told_of_plain_sums_only(lab):
-    assert lab._view._terms == [
+    assert lab._view._terms["of"] == EXPRESSION
+    assert lab._view._terms["terms"] == [
         {"kind": "image", "text": "boat", "weight": "1"},
         {"kind": "text", "text": "day", "weight": "-1"},
         {"kind": "text", "text": "night", "weight": "1"},
     ]
     lab.expression = 'slerp(image("boat"), "night", 0.2)'
     lab.wait(60)
-    assert lab._view._terms == []
+    assert lab._view._terms["terms"] == []
     assert lab.result.expression.startswith("slerp")
 
 
@@ -204,7 +205,7 @@ def test_a_still_picture_and_a_text_for_where_no_widget_lives(lab):
     data = lab._repr_mimebundle_()
     data = data[0] if isinstance(data, tuple) else data
     assert data["text/plain"] == repr(lab)
-    assert "1 results" in repr(lab) or "results" in repr(lab)
+    assert repr(lab) == f"ConditioningLab(StableDiffusionPipeline, {EXPRESSION!r}, 1 result)"
     assert data["image/png"]
 
 
@@ -321,8 +322,13 @@ def test_in_jupyterlab(chromium, tmp_path_factory):  # noqa: F811
         expect(page.locator(".ldm-problem")).to_contain_text("night")
         expect(page.locator(".ldm-place")).to_contain_text("^")
         check_accessibility(page, ".ldm-lab")
-        area.fill('"star"')
+        area.fill('normalize("star")')
         expect(page.locator(".ldm-problem")).to_be_hidden()
+        expect(page.locator(".ldm-term")).to_have_count(0)
+        # To more than a sum a term is written, too.
+        page.get_by_role("button", name="+ text").click()
+        expect(area).to_have_value('normalize("star") + ""')
+        area.fill('"star"')
         expect(page.locator(".ldm-term")).to_have_count(1)
 
         # An uploaded picture of a kind that the kernel does not read is made one that it does.

@@ -33,6 +33,11 @@ def takes(pipe: Any) -> list[str]:
     return found
 
 
+def default_guidance(pipe: Any) -> float:
+    """The guidance scale that a pipeline takes where none is given; 1, no guidance, where it takes none."""
+    return _scale(_accepted(pipe), None)
+
+
 def condition(
     pipe: Any,
     embedding: Embedding,

@@ -103,7 +103,7 @@ def export(
         PosixPath('boat.gif')
     """
     path = Path(path)
-    suffix = _checked_target(path)
+    suffix = checked_target(path)
     _check_run(run)
     fps, hold = _checked_times(suffix, fps, hold, video)
     quality = _checked_quality(suffix, quality)
@@ -298,11 +298,21 @@ def _check_run(run: Any) -> None:
         )
 
 
-def _checked_target(path: Path) -> str:
+def checked_target(path: Path, suffixes: dict[str, str] = SUFFIXES) -> str:
+    """The ending of a file that can be written.
+
+    Args:
+        path: the file.
+        suffixes: the endings that are known, and what each is.
+
+    Raises:
+        ValueError: it ends otherwise.
+        OSError: there is no such folder, or it is a folder itself.
+    """
     suffix = path.suffix.lower()
     suffix = ".html" if suffix == ".htm" else suffix
-    if suffix not in SUFFIXES:
-        known = ", ".join(f"{known} ({what})" for known, what in SUFFIXES.items())
+    if suffix not in suffixes:
+        known = ", ".join(f"{known} ({what})" for known, what in suffixes.items())
         raise ValueError(f"{path.name!r} ends in no format that can be written; there are {known}.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into")

@@ -22,7 +22,7 @@ from ldm_viz.conditioning.grammar import ExpressionError, parse
 from ldm_viz.conditioning.joint import JointSpace
 from ldm_viz.conditioning.meaning import Landmarks, measure_operands
 from ldm_viz.conditioning.pictures import as_picture
-from ldm_viz.conditioning.routes import condition, takes
+from ldm_viz.conditioning.routes import condition, default_guidance, takes
 from ldm_viz.conditioning.spaces import JOINT, SpaceError
 from ldm_viz.imaging import decode_image, encode_image, fit_image
 from ldm_viz.labs.conditioning_view import ConditioningView
@@ -143,7 +143,7 @@ class ConditioningLab(ipywidgets.VBox):
             )
         embedded = str(getattr(pipe, "name_or_path", "")) == str(WEIGHTS)
         if guidance_scale is None:
-            guidance_scale = GUIDANCE if embedded else 5.0
+            guidance_scale = GUIDANCE if embedded else default_guidance(pipe)
         if words is None:
             words = _OWN_WORDS if embedded else _DEFAULT_WORDS
         checked_call(pipe, None, None, call)
@@ -163,11 +163,7 @@ class ConditioningLab(ipywidgets.VBox):
             steps=steps,
             guidance_scale=float(guidance_scale),
             negative=negative,
-            _about={
-                "pipeline": type(pipe).__name__,
-                "pictures": JOINT in takes(pipe),
-                "takes": takes(pipe),
-            },
+            _about={"pictures": JOINT in takes(pipe)},
         )
         super().__init__([self._view])
         for name, picture in dict(images or {}).items():
@@ -289,7 +285,9 @@ class ConditioningLab(ipywidgets.VBox):
 
     def __repr__(self) -> str:
         name = type(self._pipe).__name__
-        return f"ConditioningLab({name}, {self.expression!r}, {len(self.history)} results)"
+        count = len(self.history)
+        results = "1 result" if count == 1 else f"{count} results"
+        return f"ConditioningLab({name}, {self.expression!r}, {results})"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -364,7 +362,7 @@ class ConditioningLab(ipywidgets.VBox):
         except ExpressionError as error:
             self._view._problem = {"reason": error.reason, "position": error.position}
             return False
-        self._view._terms = _flat(node)
+        self._view._terms = {"of": expression, "terms": _flat(node)}
         return True
 
     # Drawing, in the drawer's thread

@@ -30,7 +30,7 @@ class ConditioningView(anywidget.AnyWidget):
 
     _about = traitlets.Dict().tag(sync=True)
     _images: Any = traitlets.List().tag(sync=True)
-    _terms: Any = traitlets.List().tag(sync=True)
+    _terms = traitlets.Dict().tag(sync=True)
     _problem = traitlets.Dict().tag(sync=True)
     _news = traitlets.Dict().tag(sync=True)
     _result = traitlets.Dict().tag(sync=True)

@@ -18,10 +18,11 @@ from ldm_viz.capture.arguments import checked_seed
 from ldm_viz.conditioning import Embedding, parse
 from ldm_viz.conditioning.embeddings import combine, reconcile
 from ldm_viz.conditioning.expressions import Sum, as_weight, format_weight
+from ldm_viz.exports.exporting import checked_target
 from ldm_viz.exports.writers import written_whole
 from ldm_viz.imaging import contact_sheet, encode_image
 from ldm_viz.labs.batches import Frame, Stopper, checked_call, draw_frames
-from ldm_viz.labs.walks import as_embedding, checked_target, in_typeface, tell_failure
+from ldm_viz.labs.walks import as_embedding, in_typeface, tell_failure
 
 __all__ = ["Grid", "grid"]
 

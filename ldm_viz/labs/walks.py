@@ -18,6 +18,7 @@ import numpy as np
 from ldm_viz.capture.arguments import checked_seed
 from ldm_viz.conditioning import Embedding, lerp, slerp, text
 from ldm_viz.conditioning.embeddings import reconcile
+from ldm_viz.exports.exporting import checked_target
 from ldm_viz.exports.film import Film, Words, plain_text
 from ldm_viz.exports.panels import Panel
 from ldm_viz.exports.writers import (
@@ -32,7 +33,7 @@ from ldm_viz.imaging import contact_sheet, encode_image
 from ldm_viz.labs.batches import Frame, Stopper, checked_call, draw_frames
 from ldm_viz.widgets.picture_strip import PictureStrip
 
-__all__ = ["Walk", "as_embedding", "checked_target", "in_typeface", "tell_failure", "walk"]
+__all__ = ["Walk", "as_embedding", "in_typeface", "tell_failure", "walk"]
 
 WAYS: dict[str, Callable[[Embedding, Embedding, Any], Embedding]] = {"slerp": slerp, "lerp": lerp}
 SUFFIXES = {
@@ -370,24 +371,6 @@ def as_embedding(pipe: Any, value: Embedding | str, name: str) -> Embedding:
             "with lv.text, lv.image or lv.embed"
         )
     return value
-
-
-def checked_target(path: Path, suffixes: dict[str, str]) -> str:
-    """The ending of a file that can be written.
-
-    Raises:
-        ValueError: It ends otherwise.
-        OSError: There is no such folder, or it is a folder itself.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in suffixes:
-        known = ", ".join(f"{known} ({what})" for known, what in suffixes.items())
-        raise ValueError(f"{path.name!r} ends in no format that can be written; there are {known}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file")
-    return suffix
 
 
 def in_typeface(text: str) -> str:

@@ -120,7 +120,11 @@ function makeTerms(host, { change, send }) {
   let terms = [];
   /** @type {{text: HTMLInputElement | null, slider: HTMLInputElement, number: HTMLInputElement}[]} */
   let controls = [];
-  const tell = () => change("expression", compose(terms));
+  let of = ""; // the expression that the terms are of
+  const tell = () => {
+    of = compose(terms);
+    change("expression", of);
+  };
 
   /** @param {HTMLInputElement} slider @param {string} weight */
   function place(slider, weight) {
@@ -143,7 +147,7 @@ function makeTerms(host, { change, send }) {
     place(slider, term.weight);
     slider.addEventListener("input", () => weigh(i, weightText(Number(slider.value))), { signal });
     slider.addEventListener("change", send, { signal });
-    number.addEventListener("input", () => { if (number.value && number.validity.valid !== false) weigh(i, weightText(Number(number.value))); }, { signal });
+    number.addEventListener("input", () => { if (number.value) weigh(i, weightText(Number(number.value))); }, { signal });
     const remove = make("button", { type: "button", class: "ldm-plain", "aria-label": `Remove ${what}` }, "×");
     remove.addEventListener("click", () => { terms = terms.filter((_, k) => k !== i); build(); tell(); send(); }, { signal });
     /** @type {HTMLInputElement | null} */
@@ -168,35 +172,38 @@ function makeTerms(host, { change, send }) {
     rows.replaceChildren(...terms.map(makeRow));
   }
   function follow() {
-    /** @type {Term[]} */
-    const told = model.get("_terms") ?? [];
-    note.hidden = told.length > 0 || !model.get("expression");
-    if (compose(told) !== compose(terms)) {
-      const same = told.length === terms.length && told.every((t, i) => t.kind === terms[i].kind && t.text === terms[i].text);
-      // What is being changed here is newer than what the kernel tells of it.
-      if (same || !rows.contains(document.activeElement)) {
-        terms = told.map((term) => ({ ...term }));
-        if (!same) build();
-        else if (!rows.contains(document.activeElement)) controls.forEach(({ slider, number }, i) => { number.value = terms[i].weight; place(slider, terms[i].weight); });
-      }
+    /** @type {{of?: string, terms?: Term[]}} */
+    const told = model.get("_terms") ?? {};
+    const expression = model.get("expression");
+    // What the kernel tells may be of an older expression; and what is of ours is here already.
+    if (told.of === expression && told.of !== of) {
+      of = told.of ?? "";
+      terms = (told.terms ?? []).map((term) => ({ ...term }));
+      build();
     }
+    note.hidden = !expression || terms.length > 0;
   }
   /** @param {Term} term */
   function add(term) {
+    const expression = model.get("expression");
+    if (expression && (of !== expression || !terms.length)) {
+      // More than a sum, or not right yet: what is written stays as it is.
+      change("expression", `${expression} + ${compose([term])}`);
+      send();
+      return;
+    }
     terms.push(term);
     build();
     tell();
     send();
-    rows.querySelector(".ldm-term:last-child input")?.dispatchEvent(new Event("focus"));
     const last = controls[controls.length - 1];
     (last.text ?? last.slider).focus();
   }
-  const plain = () => compose(terms) === model.get("expression") || !model.get("expression") || Boolean(model.get("_terms")?.length);
   const text = make("button", { type: "button" }, "+ text");
-  text.addEventListener("click", () => { if (plain()) add({ kind: "text", text: "", weight: "1" }); }, { signal });
+  text.addEventListener("click", () => { add({ kind: "text", text: "", weight: "1" }); }, { signal });
   const adders = make("div", { class: "ldm-adders" }, text);
-  if (model.get("_about").pictures) adders.append(...makeSources(host, (name) => { if (plain()) add({ kind: "image", text: name, weight: "1" }); }));
-  watch(model, ["_terms"], follow, signal);
+  if (model.get("_about").pictures) adders.append(...makeSources(host, (name) => add({ kind: "image", text: name, weight: "1" })));
+  watch(model, ["_terms", "expression"], follow, signal);
   watch(model, ["_images"], () => rows.querySelectorAll("img").forEach((img) => {
     const fresh = makeThumb(host, img.dataset.name ?? "");
     img.replaceWith(fresh);
