@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         slerp,
         text,
         tokens,
+        weigh,
     )
     from ldm_viz.exports import ExportError, animate, export
     from ldm_viz.figures import (
@@ -114,6 +115,7 @@ __all__ = [
     "tokens",
     "walk",
     "watch",
+    "weigh",
 ]
 
 _HOMES = {
@@ -170,6 +172,7 @@ _HOMES = {
     "tokens": ("ldm_viz.conditioning", "tokens"),
     "walk": ("ldm_viz.labs.walks", "walk"),
     "watch": ("ldm_viz.labs.live", "watch"),
+    "weigh": ("ldm_viz.conditioning", "weigh"),
 }
 
 

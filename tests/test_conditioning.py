@@ -642,6 +642,130 @@ def test_words_that_are_not_in_the_text_are_added_position_by_position(tiny):
     assert_laid(edited, states(tiny, STAR) - states(tiny, "a blue star") + states(tiny, RED))
 
 
+@pytest.mark.parametrize(
+    ("host", "at", "taken"),
+    [
+        ("a crimson star", 2, "red"),
+        ("a star that is scarlet", 5, "red"),
+        ("a tiny golden disc at night", 3, "yellow"),
+        ("a tiny golden disc at night", 4, "circle"),
+    ],
+)
+def test_a_word_is_taken_from_one_that_means_the_same(tiny, host, at, taken):
+    end = len(host.split()) + 1
+    places = [0] * at + [1] + [2] * (end - at) + rest(3, 32 - end + 2)
+    edited = lv.text(tiny, host) - lv.text(tiny, taken) + lv.text(tiny, BLUE)
+    assert_laid(edited, laid(tiny, host, (-1, taken, places), (1, BLUE, places)))
+    word = host.split()[at - 1]
+    assert edited.notes == [
+        f'"{taken}" is not in "{host}": it is taken from \'{word}\', the word most like it'
+    ]
+
+
+def test_a_word_itself_comes_before_one_like_it(tiny):
+    edited = lv.text(tiny, "a crimson or scarlet moon") + lv.text(tiny, STAR) - lv.text(tiny, RED)
+    places = [0, 0, 1, 2, 2, *rest(3, 30)]
+    longer = states(tiny, "a crimson or scarlet moon")
+    assert_laid(edited, longer + laid(tiny, STAR, (-1, RED, places)))
+    assert edited.notes == []
+
+
+def test_what_is_like_nothing_is_said_to_be_taken_everywhere(tiny):
+    edited = lv.text(tiny, STAR) - lv.text(tiny, "night") + lv.text(tiny, "day")
+    (note,) = edited.notes
+    assert note.startswith('"night" is not in "a red star", nor a word that is clearly like it')
+    assert (lv.text(tiny, STAR) - lv.text(tiny, RED)).notes == []
+
+
+@pytest.mark.parametrize("name", PROMPTED)
+def test_vocabularies_that_mean_nothing_have_no_words_alike(name):
+    pipe = shared(name)
+    edited = lv.text(pipe, STAR) - lv.text(pipe, "fish")
+    assert_laid(edited, states(pipe, STAR) - states(pipe, "fish"))
+
+
+# Words that count for more or less
+
+
+def test_a_word_is_weighed_by_what_it_brings_to_every_position(tiny):
+    # Positions: mark, a, red, star, end; without "red": mark, a, star, end.
+    less = [0, 1, 1, 2, 3, *rest(4, 31)]
+    star, without = states(tiny, STAR), states(tiny, "a star")[less]
+    for weight in (0, 0.5, 1.5, -1, 4):
+        weighed = lv.weigh(lv.text(tiny, STAR), {"Red": weight})
+        assert_laid(weighed, star + (weight - 1) * (star - without))
+    both = lv.weigh(lv.text(tiny, STAR), {"red": 0.5, "star": 2})
+    no_star = states(tiny, "a red")[[0, 1, 2, 2, 3, *rest(4, 31)]]
+    assert_laid(both, star - 0.5 * (star - without) + (star - no_star))
+    chained = lv.weigh(lv.weigh(lv.text(tiny, STAR), {"star": 4, "red": 0.5}), {"Star": 0.5})
+    assert equal(chained, both) or close(chained, both)
+
+
+def test_repeated_words_and_the_only_word_are_weighed(tiny):
+    twice = lv.weigh(lv.text(tiny, "red star red"), {"red": 0})
+    places = [0, 0, 1, 1, 2, *rest(3, 30)]
+    assert_laid(twice, states(tiny, "star")[places])
+    only = lv.weigh(lv.text(tiny, RED), {"red": 0})
+    assert_laid(only, states(tiny, "")[[0, 0, 1, *rest(2, 31)]])
+
+
+@pytest.mark.parametrize("name", PROMPTED)
+def test_weights_of_one_change_nothing_and_others_move_all_parts(name):
+    pipe = shared(name)
+    star = lv.text(pipe, STAR)
+    assert equal(lv.weigh(star, {"red": 1}), star)
+    assert equal(
+        lv.embed(pipe, f'weigh("{STAR}", "red", 2, "star", 1)'), lv.weigh(star, {"red": 2})
+    )
+    strong = lv.weigh(star, {"red": 2})
+    for part, value in strong.parts.items():
+        assert value.shape == star.parts[part].shape
+        assert torch.equal(value, star.parts[part]) == (not value.is_floating_point())
+    without = lv.weigh(star, {"red": 0})
+    assert close(2 * star - without, strong, 1e-4)
+
+
+def test_a_weighed_text_is_one_to_take_words_from(tiny):
+    weighed = lv.weigh(lv.text(tiny, STAR), {"star": 0.5})
+    places = [0, 0, 1, 2, 2, *rest(3, 30)]
+    edit = laid(tiny, STAR, (-1, RED, places), (1, BLUE, places)) - states(tiny, STAR)
+    expected = weighed.parts["prompt_embeds"][0].double() + edit
+    assert_laid(weighed - lv.text(tiny, RED) + lv.text(tiny, BLUE), expected)
+
+
+def test_words_are_weighed_in_a_joint_space_too(adapted):
+    night, star = (lv.text(adapted, t, space="joint") for t in ("a star at night", "a star at"))
+    assert close(lv.weigh(night, {"night": 0}), star)
+    picture = lv.image(adapted, photograph(0), name="p")
+    mixed = lv.embed(adapted, 'image("p") + weigh("a star", "star", 2)', {"p": photograph(0)})
+    assert mixed.space.kind == "joint"
+    assert close(mixed, picture + lv.weigh(lv.text(adapted, "a star"), {"star": 2}))
+
+
+def test_what_cannot_be_weighed_is_refused(tiny):
+    star = lv.text(tiny, STAR)
+    with pytest.raises(ValueError, match=r'"green" is not in "a red star"'):
+        lv.weigh(star, {"green": 2})
+    with pytest.raises(ValueError, match="one text"):
+        lv.weigh(star + star, {"red": 2})
+    with pytest.raises(TypeError, match="weight of 'red' must be a number"):
+        lv.weigh(star, {"red": "much"})
+    with pytest.raises(ValueError, match="1,000,000"):
+        lv.weigh(lv.weigh(star, {"red": 10**5}), {"red": 100})
+
+
+def test_the_words_of_tokens_are_told(tiny):
+    found = lv.tokens(tiny, "a mid-sized Crimson toadstool, star star")
+    assert [t.word for t in found if not t.special] == [
+        *("a", "mid", "-", "sized", "Crimson", "toadstool", ",", "star", "star"),
+    ]
+    assert all(token.begins for token in found)
+    letters = lv.tokens(shared(SD), "ab ab")
+    assert [(t.word, t.begins) for t in letters if not t.special] == [
+        *(("ab", True), ("ab", False), ("ab", True), ("ab", False)),
+    ]
+
+
 def test_two_edits_pair_in_their_order(tiny):
     host = "a red star at night"
     terms = [lv.text(tiny, word) for word in (host, RED, "night", BLUE, "day")]
@@ -802,6 +926,11 @@ def atoms(kind):
     """Texts, and pictures where they have a place."""
     pipe = shared(PRIOR) if kind == JOINTLY else shared(SD)
     texts = st.sampled_from(TEXTS).map(lambda text: lv.text(pipe, text))
+    texts |= st.builds(
+        lambda text, weight: lv.weigh(lv.text(pipe, text), {text.split()[-1]: weight}),
+        st.sampled_from([text for text in TEXTS if text]),
+        WEIGHTS,
+    )
     if kind == PROMPTLY:
         return texts
     return texts | st.integers(0, 3).map(lambda n: lv.image(pipe, photograph(n), name=f"n{n}"))
@@ -973,6 +1102,27 @@ def test_a_product_in_a_mix_is_no_weight_of_it():
     assert equal(lv.embed(pipe, str(mixed.expression)), mixed)
     assert close(lv.embed(pipe, f'mix(2 * "{STAR}", "{FISH}")'), (2 * a + b) / 3, 1e-6)
     assert str(lv.mix([a, b], [2, 1]).expression) == f'mix(2 * "{STAR}", "{FISH}")'
+
+
+def test_weights_that_could_not_be_read_again_are_refused():
+    star = lv.text(shared(SD), STAR)
+    with pytest.raises(ValueError, match="1,000,000"):
+        star * 10**6 * 10
+
+
+def test_sums_of_lists_and_what_is_no_embedding():
+    star, fish = lv.text(shared(SD), STAR), lv.text(shared(SD), FISH)
+    assert equal(sum([star, fish]), star + fish)
+    for wrong in (
+        lambda: lv.slerp("a", star, 0.5),
+        lambda: star.cosine("a"),
+        lambda: 3 + star,
+        lambda: lv.mix(star, fish),
+        lambda: lv.direction(star, fish),
+        lambda: lv.embed(shared(SD), '"a"', ["picture"]),
+    ):
+        with pytest.raises(TypeError, match=r"embed it first|in a list|lv\.text|by their names"):
+            wrong()
 
 
 def test_cosines_and_norms():
@@ -1277,20 +1427,79 @@ def test_files_that_are_no_pictures(tmp_path):
         lv.image(pipe, Image.open(tmp_path / "half.png"))
 
 
-@pytest.mark.parametrize("wrong", [None, 5, b"\x89PNG", [1, 2], torch.zeros(3, 8, 8)])
+@pytest.mark.parametrize("wrong", [None, 5, b"\x89PNG", [1, 2], torch.zeros(8)])
 def test_a_picture_is_a_picture(wrong):
     with pytest.raises(TypeError, match="a picture is a PIL picture.* but this is a"):
         lv.image(shared(PRIOR), wrong)
 
 
+def test_arrays_of_greys_are_pictures():
+    grey = np.asarray(photograph().convert("L"))
+    assert np.array_equal(seen(grey), np.repeat(grey[..., None], 3, axis=-1))
+
+
+AS_IT_IS = np.asarray(photograph().crop((0, 0, 24, 12)))
+
+
 @pytest.mark.parametrize(
-    "array",
-    [np.zeros((8, 8, 3)), np.zeros((8, 8), np.uint8), np.zeros((3, 8, 8), np.uint8)],
-    ids=["floats", "grey", "channels first"],
+    ("array", "cure"),
+    [
+        (AS_IT_IS.transpose(2, 0, 1), "array.transpose(1, 2, 0)"),
+        (AS_IT_IS[None], "array[0]"),
+        (AS_IT_IS.transpose(2, 0, 1)[None], "array[0].transpose(1, 2, 0)"),
+        (AS_IT_IS / 255, "(255 * array).round().astype('uint8')"),
+        (AS_IT_IS[None] / 255, "(255 * array[0]).round().astype('uint8')"),
+        (AS_IT_IS.astype(np.int64), "array.astype('uint8')"),
+    ],
+    ids=[
+        "channels first",
+        "batch",
+        "batch, channels first",
+        "floats",
+        "batch of floats",
+        "integers",
+    ],
 )
-def test_arrays_are_bytes_with_channels_last(array):
-    with pytest.raises(ValueError, match=r"uint8 of shape \(height, width, 3\), but this one is"):
+def test_arrays_of_other_forms_are_told_a_cure_that_fits(array, cure):
+    says = r"uint8 of shape \(height, width, 3\), but this one is .*; give " + re.escape(cure)
+    with pytest.raises(ValueError, match=says):
         lv.image(shared(PRIOR), array)
+    assert np.array_equal(seen(eval(cure, {"array": array})), AS_IT_IS)
+
+
+@pytest.mark.parametrize("shape", [(), (8,), (8, 8, 2), (2, 3, 4, 5, 6), (0, 8, 8, 3)])
+def test_arrays_that_nothing_can_be_made_of_are_told_no_cure(shape):
+    with pytest.raises(ValueError, match=r"but this one is float64 of shape \([\d, ]*\)$"):
+        as_picture(np.zeros(shape))
+
+
+FORMS = {
+    "channels last": lambda x: x,
+    "channels first": lambda x: np.moveaxis(x, -1, 0),
+    "batch": lambda x: x[None],
+    "batch, channels first": lambda x: np.moveaxis(x, -1, 0)[None],
+    "grey": lambda x: x[..., 0],
+    "grey, one channel first": lambda x: x[None, ..., 0],
+    "grey, one channel last": lambda x: x[..., :1],
+}
+
+
+@given(st.sampled_from(list(FORMS)), st.sampled_from(["uint8", "float32", "bfloat16", "bool"]))
+@settings(deadline=None)
+def test_tensors_are_told_a_cure_that_makes_the_same_picture_of_them(form, dtype):
+    pixels = np.where(AS_IT_IS > 127, 255, 0).astype(np.uint8)
+    kind = getattr(torch, dtype)
+    tensor = torch.from_numpy(np.ascontiguousarray(FORMS[form](pixels)))
+    tensor = tensor if dtype == "uint8" else (tensor / 255).to(kind)
+    if kind.is_floating_point:
+        tensor.requires_grad_()
+    with pytest.raises(TypeError, match="a picture is a PIL picture") as refused:
+        as_picture(tensor)
+    told = str(refused.value)
+    assert f"this is a Tensor, {dtype} of shape {tuple(tensor.shape)}" in told
+    cure = re.search(r"give (.*\.numpy\(\))", told)[1]
+    expected = pixels[..., :1].repeat(3, axis=-1) if "grey" in form else pixels
+    assert np.array_equal(seen(eval(cure, {"tensor": tensor})), expected)
 
 
 # What is left behind

@@ -19,7 +19,10 @@ from ldm_viz.conditioning.expressions import (
     Picture,
     Sum,
     Text,
+    Weighed,
     as_weight,
+    find_words,
+    leave_out,
     weighted_sum,
 )
 from ldm_viz.conditioning.grammar import ExpressionError, parse
@@ -36,7 +39,18 @@ weights = st.one_of(
     st.sampled_from([Fraction(10**6), Fraction(-1, 10**30), 10**6 - Fraction(1, 10**30)]),
 )
 amounts = st.fractions(0, 1, max_denominator=10**30) | st.fractions(0, 1, max_denominator=8)
-leaves = st.builds(Text, st.text()) | st.builds(Picture, st.text())
+WORDS = ("red", "Star", "a", "é", "x-y", "...", "日本", "ß")
+
+
+@st.composite
+def weighed(draw):
+    """A text with weights of some of its words."""
+    words = draw(st.lists(st.sampled_from(WORDS), min_size=1, max_size=5))
+    chosen = draw(st.lists(st.sampled_from(words), min_size=1, max_size=3, unique=True))
+    return Weighed(Text(" ".join(words)), tuple((word, draw(weights)) for word in chosen))
+
+
+leaves = st.builds(Text, st.text()) | st.builds(Picture, st.text()) | weighed()
 
 
 def sums(inner):
@@ -72,6 +86,8 @@ def leaves_of(tree):
         return [leaf for _, node in tree.terms for leaf in leaves_of(node)]
     if isinstance(tree, Call):
         return [leaf for node in tree.operands for leaf in leaves_of(node)]
+    if isinstance(tree, Weighed):
+        return [tree.text]
     return [tree]
 
 
@@ -120,7 +136,16 @@ TOKENS = [
     *("+", "-", "*", "/", "(", ")", ",", "−", "×", "·", " ", "\n", "\t", "\\", '"', "'", "“", "."),
     *("0", "1", "2", "0.5", ".5", "3.", "1e-30", "1e30", "9e5", "1e", "1/3", "７", "²"),
     *('"a"', "'b'", '"a cat"', '"\\n"', '"\\ud83d\\ude00"', '"\\ud83d"', '"\\x"', '"日本"'),
-    *('image("a.png")', "image", "text", *FUNCTIONS, *(f"{name}(" for name in FUNCTIONS), "cat"),
+    *(
+        'image("a.png")',
+        "image",
+        "text",
+        *FUNCTIONS,
+        *(f"{name}(" for name in FUNCTIONS),
+        "cat",
+        "weigh",
+        "weigh(",
+    ),
     *(signature.words for signature in FUNCTIONS.values()),
 ]
 any_text = st.text(st.characters(exclude_categories=()), max_size=300)
@@ -495,9 +520,21 @@ MISTAKES = [
         6,
         "There is no function foo; there are mix, lerp, slerp, normalize, keep_norm",
     ),
-    ("slrep('a', 'b', 1)", 0, "image, text. Did you mean slerp?"),
-    ("LERP('a', 'b', 1)", 0, "image, text. Did you mean lerp?"),
-    ("Image('a')", 0, "image, text. Did you mean image?"),
+    ("slrep('a', 'b', 1)", 0, "text, weigh. Did you mean slerp?"),
+    ("LERP('a', 'b', 1)", 0, "text, weigh. Did you mean lerp?"),
+    ("weigh('a b', 'c', 2)", 13, 'There is no "c" in "a b"'),
+    ("weigh('a b', 'ab', 2)", 13, 'There is no "ab" in'),
+    ("weigh('redder', 'red', 2)", 16, 'There is no "red"'),
+    ("weigh('a b', '', 2)", 13, 'There is no ""'),
+    ("weigh('a', 'a', 2, 'A', 3)", 19, '"A" is weighed twice'),
+    ("weigh('a', 'a', 'b')", 16, "A number is needed here"),
+    ("weigh('a', 'a')", 14, 'How much "a" counts is missing'),
+    ("weigh('a')", 9, "weigh needs a word"),
+    ("weigh(image('a'), 'a', 2)", 6, "weigh takes a text in quotes first"),
+    ("weigh('a', 2, 2)", 11, "weigh takes words of its text in quotes"),
+    ("weigh('a', 'a', 1e9)", 16, "1,000,000"),
+    ("weigh 'a'", 6, "A ( is missing after weigh"),
+    ("Image('a')", 0, "text, weigh. Did you mean image?"),
     ("x" * 99 + "('a')", 0, f"There is no function {'x' * 29}…; there are"),
     # What functions take.
     ("image(cat)", 6, 'image takes the name of a picture in quotes: image("…").'),
@@ -641,3 +678,26 @@ def test_a_weight_out_of_bounds_is_refused(value, message):
     with pytest.raises(ValueError) as caught:
         as_weight(value, "the pull")
     assert str(caught.value) == f"the pull {message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "places", "less"),
+    [
+        ("a red star", "red", [(2, 5)], "a star"),
+        ("Red, redder, RED!", "red", [(0, 3), (13, 16)], ", redder, !"),
+        ("a red star", "a red", [(0, 5)], "star"),
+        ("one (two) one", "(two)", [(4, 9)], "one one"),
+        ("x.y", ".", [(1, 2)], "x y"),
+        ("schön", "sch", [], None),
+        ("a_b", "a", [], None),
+        ("a", "a", [(0, 1)], ""),
+        ("a", " ", [], None),
+    ],
+)
+def test_words_are_found_whole(text, words, places, less):
+    assert find_words(text, words) == places
+    if less is None:
+        with pytest.raises(ValueError, match="is not in"):
+            leave_out(text, words)
+    else:
+        assert leave_out(text, words) == less

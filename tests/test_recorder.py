@@ -2,6 +2,7 @@
 do."""
 
 import gc
+import inspect
 import threading
 import time
 import warnings
@@ -11,12 +12,14 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from conditioned import build, photograph
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from pipelines import build_pipeline, call_arguments, use_scheduler
 from zoo import ZOO
 
 import ldm_viz as lv
 from ldm_viz.capture import RecordingWarning, decoders, hooks
+from ldm_viz.capture.arguments import OWN, check_pictures
 from ldm_viz.capture.recorder import _recorders as recorders
 from ldm_viz.capture.run import RunStopped
 
@@ -649,11 +652,67 @@ def test_a_run_without_steps(pipe):
 
 @pytest.mark.parametrize(
     ("wrong", "meant"),
-    [("steps", "num_inference_steps"), ("guidance", "guidance_scale"), ("heigth", "height")],
+    [
+        ("steps", "num_inference_steps"),
+        ("num_steps", "num_inference_steps"),
+        ("num_inference_step", "num_inference_steps"),
+        ("guidance", "guidance_scale"),
+        ("cfg_scale", "guidance_scale"),
+        ("heigth", "height"),
+        ("negativeprompt", "negative_prompt"),
+        ("num_images", "num_images_per_prompt"),
+        ("frame", "frames"),
+        ("sed", "seed"),
+        ("memory", "memory_budget"),
+    ],
 )
 def test_an_argument_the_pipeline_would_swallow_is_refused(wrong, meant):
-    with pytest.raises(TypeError, match=f"takes no argument '{wrong}'; did you mean {meant}"):
+    says = rf"takes no argument '{wrong}'; did you mean {meant}\?"
+    with pytest.raises(TypeError, match=says):
         lv.record(build_pipeline(), "a cat", **{wrong: 3})
+
+
+def test_an_argument_that_is_like_none_is_told_what_there_is():
+    with pytest.raises(TypeError, match="no argument 'xyz'; it takes prompt, .*guidance_scale"):
+        lv.record(build_pipeline(), "a cat", xyz=3)
+
+
+def test_what_record_itself_takes_may_be_meant():
+    own = [p.name for p in inspect.signature(lv.record).parameters.values() if p.name != "pipe"]
+    assert sorted(OWN) == sorted(set(own) - {"call"})
+
+
+def test_an_image_adapter_needs_a_picture():
+    pipe = build("StableDiffusionPipeline", adapters=["plain"])
+    call = {"num_inference_steps": 1, "height": 32, "width": 32, "guidance_scale": 3.0}
+    with pytest.raises(TypeError, match="argument of type 'NoneType' is not iterable"):
+        pipe("a star", **call)
+    with pytest.raises(TypeError) as refused:
+        check_pictures(pipe, {"prompt": "a star", "ip_adapter_image": None, **call})
+    for words in (
+        "has an image adapter",
+        "ip_adapter_image=picture",
+        "**lv.condition(pipe, lv.text(pipe, 'a star'))",
+        "pipe.unload_ip_adapter()",
+        "lv.load_tiny()",
+    ):
+        assert words in str(refused.value)
+    # Each of the cures.
+    given = {"prompt": "a star", "ip_adapter_image": photograph(), **call}
+    blank = lv.condition(pipe, lv.text(pipe, "a star"), guidance_scale=3.0) | call
+    for cured in (given, blank):
+        check_pictures(pipe, cured)
+        assert len(lv.record(pipe, **cured)) == 1
+    with pytest.raises(TypeError, match="image adapter"):
+        lv.record(pipe, "a star", **call)
+    pipe.unload_ip_adapter()
+    check_pictures(pipe, {"prompt": "a star"})
+    assert len(lv.record(pipe, "a star", **call)) == 1
+
+
+def test_what_can_be_called_without_a_picture_is_not_refused():
+    for specimen in ZOO:
+        check_pictures(specimen.build(), specimen.arguments())
 
 
 def test_a_recorder_says_what_it_holds():

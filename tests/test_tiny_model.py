@@ -57,6 +57,7 @@ def test_other_tasks_share_the_weights(pipe):
     }
     for task, kind in kinds.items():
         other = lv.load_tiny(task, sharing=pipe)
+        assert other.name_or_path == pipe.name_or_path
         assert type(other) is kind
         assert other.unet is pipe.unet and other.vae is pipe.vae
         assert type(lv.load_tiny(task)) is kind

@@ -19,6 +19,7 @@ from browser import (  # noqa: F401
     open_watched,
     run_notebook,
 )
+from conditioned import build
 from diffusers import EulerAncestralDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,11 +27,13 @@ from PIL import Image
 from playwright.sync_api import expect
 
 import ldm_viz as lv
+from ldm_viz.capture.arguments import checked_seed
 from ldm_viz.exports import ExportError
 from ldm_viz.labs import batches
-from ldm_viz.labs.grids import grid
+from ldm_viz.labs.grids import Grid, grid
 from ldm_viz.labs.noise import BetweenSeeds, slerp_noise
-from ldm_viz.labs.walks import Walk, walk
+from ldm_viz.labs.walks import Walk, tell_plain, walk
+from ldm_viz.tiny.loading import GUIDANCE
 from ldm_viz.widgets.picture_strip import PictureStrip
 
 RED, BLUE = "a red boat on water", "a blue boat at night"
@@ -174,6 +177,22 @@ def test_joint_vectors_go_one_at_a_time(joint):
         assert np.array_equal(found.pictures[place], once(joint, call))
     # An adapter's zeros beside prompts are a list as well.
     assert len(walk(joint, RED, BLUE, 3, **QUICK)) == 3
+
+
+@pytest.mark.filterwarnings("ignore:__array__")
+def test_pipelines_with_two_text_encoders_walk_too():
+    pipe = build("StableDiffusionXLPipeline")
+    call = {"num_inference_steps": 2, "height": 32, "width": 32}
+    words = {"seed": (1, 2), "negative": "boat", "progress": False}
+    found = walk(pipe, "a star", "a blue boat", 5, **words, **call)
+    one = walk(pipe, "a star", "a blue boat", 5, batch=1, **words, **call)
+    assert apart(found.pictures, one.pictures) <= 3 and found.status == "complete"
+    for place, prompt, seed in ((0, "a star", 1), (-1, "a blue boat", 2)):
+        plain = {"negative_prompt": "boat", "guidance_scale": 5.0, **call}
+        assert np.array_equal(one[place], alone(pipe, prompt, seed, **plain))
+    assert apart(one[2], one[0]) > 20 and apart(one[2], one[-1]) > 20
+    sums = grid(pipe, "a star", ("blue", [0, 1]), seed=1, negative="boat", progress=False, **call)
+    assert np.array_equal(sums[0, 0], one[0]) and apart(sums[0, 1], sums[0, 0]) > 3
 
 
 def once(pipe, call):
@@ -343,6 +362,10 @@ def test_cancelling_ends_after_the_step(pipe):
         ({"prompt": "a boat"}, TypeError, "the condition stands in its place"),
         ({"num_inference_step": 3}, TypeError, "did you mean num_inference_steps"),
         ({"num_inference_steps": 0}, ValueError, "num_inference_steps must be"),
+        ({"frame": 3}, TypeError, "did you mean frames"),
+        ({"guidance_scale": "x"}, TypeError, "guidance_scale must be a number.* not 'x'"),
+        ({"guidance_scale": True}, TypeError, "guidance_scale must be a number.* not True"),
+        ({"guidance_scale": float("nan")}, ValueError, "must be a finite number, not nan"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_drawn(
@@ -355,6 +378,73 @@ def test_bad_arguments_are_refused_before_anything_is_drawn(
     assert drawn == []
 
 
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 1.5, "one", True, None])
+def test_seeds_are_those_of_record(pipe, seed):
+    with pytest.raises(ValueError) as theirs:
+        checked_seed(seed)
+    for draw in (
+        lambda: walk(pipe, RED, BLUE, seed=seed, **QUICK),
+        lambda: walk(pipe, RED, BLUE, seed=(0, seed), **QUICK),
+        lambda: grid(pipe, RED, ("night", [0, 1]), seed=seed, **QUICK),
+    ):
+        with pytest.raises(ValueError) as found:
+            draw()
+        assert str(found.value) == str(theirs.value)
+
+
+def test_a_negative_seed_draws_what_record_does(pipe):
+    run = lv.record(pipe, RED, seed=-3, num_inference_steps=2, guidance_scale=2.5)
+    assert np.array_equal(walk(pipe, RED, BLUE, 2, seed=-3, **QUICK)[0], run.images[0])
+
+
+def test_the_usual_guidance_is_taken_where_none_is_given(pipe, monkeypatch):
+    call = {"num_inference_steps": 2, "progress": False, "seed": 4, "batch": 1}
+    night = ("at night", [0, 1])
+    for none in ({}, {"guidance_scale": None}):
+        found = walk(pipe, RED, BLUE, 2, **call, **none)
+        assert np.array_equal(found[0], alone(pipe, RED, 4, guidance_scale=GUIDANCE))
+        assert np.array_equal(grid(pipe, RED, night, **call, **none)[0, 0], found[0])
+    assert apart(walk(pipe, RED, BLUE, 2, **call, guidance_scale=7.5)[0], found[0]) > 3
+    monkeypatch.setattr(type(pipe), "name_or_path", "another model")
+    assert np.array_equal(
+        walk(pipe, RED, BLUE, 2, **call)[0], alone(pipe, RED, 4, guidance_scale=7.5)
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "seems", "cure"),
+    [
+        ('"a red boat" - "red" + "blue"', "reads as an expression", "lv.embed(pipe, {!r})"),
+        ("'a boat'", "reads as an expression", "lv.embed(pipe, {!r})"),
+        ("boat.PNG", "looks like the name of a picture", "lv.image(pipe, {!r})"),
+    ],
+)
+def test_texts_that_seem_to_be_more_are_prompts_and_told_of(pipe, words, seems, cure):
+    for name, draw in {
+        "start": lambda: walk(pipe, words, BLUE, 2, seed=3, **QUICK)[0],
+        "stop": lambda: walk(pipe, BLUE, words, 2, seed=3, **QUICK)[-1],
+        "base": lambda: grid(pipe, words, ("snow", [0]), seed=3, **QUICK)[0, 0],
+        "the term of across": lambda: grid(pipe, RED, (words, [0]), **QUICK),
+        "the term of down": lambda: grid(pipe, RED, ("snow", [0]), (words, [0]), **QUICK),
+        "negative": lambda: walk(pipe, RED, BLUE, 2, negative=words, **QUICK),
+    }.items():
+        with pytest.warns(UserWarning) as caught:
+            picture = draw()
+        (told,) = [one for one in caught if "taken as a plain prompt" in str(one.message)]
+        assert str(told.message).startswith(f"{name} is the text {words!r}, which {seems}")
+        assert str(told.message).endswith(f"give {cure.format(words)}")
+        assert told.filename == __file__
+        if name in ("start", "stop", "base"):
+            assert np.array_equal(picture, alone(pipe, words, 3))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("words", [RED, "a boat, 2 * red", 'a "red" boat', "a boat.", "a png", ""])
+def test_plain_prompts_are_not_told_of(pipe, words):
+    tell_plain(words, "start")
+    tell_plain(lv.text(pipe, RED) - lv.text(pipe, "day"), "start")
+
+
 def test_spaces_are_kept_apart(pipe, joint):
     picture = lv.image(joint, np.zeros((64, 64, 3), np.uint8))
     with pytest.raises(lv.SpaceError, match="walk needs operands of one space"):
@@ -365,6 +455,33 @@ def test_spaces_are_kept_apart(pipe, joint):
         walk(pipe, lv.text(pipe, RED) - lv.text(pipe, RED), BLUE, **QUICK)
     with pytest.raises(TypeError, match="Expected a diffusers pipeline"):
         walk("pipe", RED, BLUE)
+
+
+# Positions
+
+
+def test_a_walk_is_a_row_of_its_pictures(short):
+    assert len(list(short)) == len(short) == 5
+    assert np.array_equal(np.stack(list(short)), short.pictures)
+    assert np.array_equal(short[3], short.pictures[3])
+    assert np.array_equal(short[-1], short.pictures[4]) and short[1:3].shape == (2, 64, 64, 3)
+    with pytest.raises(IndexError):
+        short[5]
+    with pytest.raises(ValueError, match="read-only"):
+        short[0][0, 0] = 0
+
+
+def test_a_grid_is_rows_of_pictures():
+    pictures = np.arange(6, dtype=np.uint8)[:, None, None, None].repeat(3, axis=-1)
+    pictures = pictures.reshape(2, 3, 1, 1, 3)
+    drawn, term = np.ones((2, 3), bool), ('"a"', (0.0, 1.0, 2.0))
+    found = Grid(pictures, drawn, term, ('"b"', (0.0, 1.0)), (("",) * 3,) * 2, '"c"', 0)
+    assert len(found) == 2
+    assert [[int(picture[0, 0, 0]) for picture in row] for row in found] == [[0, 1, 2], [3, 4, 5]]
+    assert (found[1, 2] == 5).all() and found[1, 2].shape == (1, 1, 3)
+    assert np.array_equal(found[-1], pictures[1])
+    with pytest.raises(IndexError):
+        found[2]
 
 
 # Files
@@ -515,7 +632,8 @@ def test_a_walk_is_shown_as_a_strip(short):
     assert strip is short.strip and np.array_equal(strip.pictures, short.pictures)
     strip.frame = 3
     assert np.array_equal(strip.current, short.pictures[3])
-    assert repr(strip).endswith("frame 3: amount 0.750 · frame 3 of 5 · seeds 1 to 2")
+    assert repr(strip).endswith("frame 3: amount 0.750 · picture 4 of 5 · seeds 1 to 2")
+    assert "picture 1 of 5" in strip.labels[0] and "picture 5 of 5" in strip.labels[-1]
 
 
 def test_the_strips_files_are_its_pictures():
@@ -596,6 +714,30 @@ def test_the_strips_page_draws_moves_plays_and_bars_nobody(chromium, tmp_path): 
             seen = page.locator(".ldm-picture-strip").evaluate(PLAY)
             assert seen == ["0", "1", "2", "3", "4", "5"]
             assert watched.errors == [] and page.locator("main img").count() == 0
+
+
+LABEL = "amount 0.500 · picture 4 of 6 · seeds 1 to 2"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [290, 420, 560, 700])
+def test_the_words_and_the_speed_have_room(chromium, tmp_path, width):  # noqa: F811
+    pictures = np.zeros((6, 40, 64, 3), np.uint8)
+    path = PictureStrip(pictures, [LABEL] * 6).to_html(tmp_path / "strip.html")
+    with open_watched(chromium, viewport={"width": width, "height": 700}) as watched:
+        page = watched.page
+        page.goto(path.as_uri())
+        page.wait_for_selector(".ldm-picture-strip[data-ready=true]")
+        expect(page.get_by_label("Speed").locator("option")).to_have_text(
+            ["1 picture a second", *(f"{n} pictures a second" for n in (2, 4, 8, 16, 30))]
+        )
+        words = page.locator(".ldm-words").bounding_box()
+        speed = page.locator(".ldm-transport .ldm-choice").bounding_box()
+        beside = words["x"] + words["width"] <= speed["x"]
+        below = words["y"] + words["height"] <= speed["y"]
+        assert beside or below
+        assert words["height"] < 50, "two lines at most"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 CELLS = (

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Iterable
-from difflib import get_close_matches
+from collections.abc import Iterable, Mapping
+from difflib import SequenceMatcher
 from typing import Any
 
 import diffusers
 import torch
 
 _LEGACY = ("callback", "callback_steps")  # taken through **kwargs, and still heeded by some
+
+OWN = ("prompt", "seed", "frames", "keep", "progress", "on_step", "memory_budget", "folder")
+"""What `record` takes besides a pipeline's own arguments."""
+
+_SLIP = 0.9  # of two names: one is the other but for a letter
+_ALIKE = 0.75  # of two words: one may be the other misspelt
+_SHARED = 0.35  # of two names' words: one may be meant by the other
 
 
 def check_pipeline(pipe: Any) -> None:
@@ -47,8 +54,17 @@ def check_prompt(prompt: Any) -> None:
     raise TypeError(f"prompt must be text or a list of texts, not {found}.")
 
 
-def check_names(pipe: Any, call: Iterable[str]) -> None:
-    """Refuses what the pipeline does not take: many have a ``**kwargs`` that swallows it silently."""
+def check_names(pipe: Any, call: Iterable[str], own: Iterable[str] = OWN) -> None:
+    """Refuses what the pipeline does not take: many have a ``**kwargs`` that swallows it silently.
+
+    Args:
+        pipe: The pipeline.
+        call: The names given.
+        own: Those that our own function takes besides, for what may be meant.
+
+    Raises:
+        TypeError: The pipeline takes no such argument.
+    """
     parameters = inspect.signature(type(pipe).__call__).parameters
     if not {"prompt", "num_inference_steps"} <= set(parameters):
         return  # a pipeline that takes its inputs otherwise: it must judge itself
@@ -56,10 +72,58 @@ def check_names(pipe: Any, call: Iterable[str]) -> None:
     for name in call:
         if name in known or name in _LEGACY:
             continue
-        parts = [n for n in known if name in n.split("_")]
-        near = (parts or get_close_matches(name, known, 1) or [""])[0]
+        near = _nearest(name, [*known, *own])
         hint = f"did you mean {near}?" if near else f"it takes {', '.join(known)}."
         raise TypeError(f"{type(pipe).__name__} takes no argument {name!r}; {hint}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that has most in common with another, words and letters; "" where none has enough."""
+    found = []
+    for other in known:
+        words, letters = _shared_words(name, other), _likeness(name, other)
+        if words >= _SHARED or letters >= _ALIKE:
+            same = len(set(name.split("_")) & set(other.split("_")))
+            found.append(((letters >= _SLIP, same, words + letters), other))
+    return max(found, key=lambda pair: pair[0], default=(None, ""))[1]
+
+
+def _shared_words(a: str, b: str) -> float:
+    """The share of two names' words that are in both, 0 to 1, a misspelt one counting less."""
+    first, second = a.split("_"), b.split("_")
+    best = [max(_likeness(word, other) for other in second) for word in first]
+    return 2 * sum(like for like in best if like >= _ALIKE) / (len(first) + len(second))
+
+
+def _likeness(a: str, b: str) -> float:
+    return SequenceMatcher(None, a, b).ratio()
+
+
+def check_pictures(pipe: Any, call: Mapping[str, Any]) -> None:
+    """Refuses a call without a picture of a pipeline whose UNet has image adapters, which cannot be.
+
+    Args:
+        pipe: The pipeline.
+        call: All arguments of the call.
+
+    Raises:
+        TypeError: Neither a picture nor its vectors are given.
+    """
+    projection = getattr(getattr(pipe, "unet", None), "encoder_hid_proj", None)
+    if getattr(projection, "image_projection_layers", None) is None:
+        return
+    names = {"ip_adapter_image", "ip_adapter_image_embeds"}
+    names &= set(inspect.signature(type(pipe).__call__).parameters)
+    if not names or any(call.get(name) is not None for name in names):
+        return
+    prompt = call.get("prompt")
+    text = repr(prompt) if isinstance(prompt, str) and len(prompt) <= 60 else '"a star"'
+    raise TypeError(
+        f"This {type(pipe).__name__} has an image adapter (IP-Adapter), so each call needs a picture, and "
+        "there is neither ip_adapter_image nor ip_adapter_image_embeds. Give ip_adapter_image=picture; or, "
+        f"to draw from a text alone, **lv.condition(pipe, lv.text(pipe, {text})) in place of the prompt; "
+        "or take a pipeline without the adapter: pipe.unload_ip_adapter(), or lv.load_tiny()."
+    )
 
 
 def check_weights(pipe: Any) -> None:

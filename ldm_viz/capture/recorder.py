@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from ..trajectory import Trajectory
 from .arguments import (
     check_names,
+    check_pictures,
     check_pipeline,
     check_prompt,
     check_weights,
@@ -488,6 +489,8 @@ def checked_call(
         call["generator"] = torch.Generator().manual_seed(seed)
     if prompt is not None:
         call["prompt"] = prompt
+    if prompt is not None or call.get("prompt_embeds") is not None:
+        check_pictures(pipe, call)
     return call
 
 

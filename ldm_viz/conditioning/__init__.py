@@ -10,6 +10,7 @@ from ldm_viz.conditioning.embeddings import (
     normalize,
     project_out,
     slerp,
+    weigh,
 )
 from ldm_viz.conditioning.encoders import embed, image, text, tokens
 from ldm_viz.conditioning.grammar import ExpressionError, parse
@@ -38,4 +39,5 @@ __all__ = [
     "takes",
     "text",
     "tokens",
+    "weigh",
 ]

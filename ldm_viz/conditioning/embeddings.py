@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from ldm_viz.conditioning.expressions import Call, Node, as_weight, format_weight, weighted_sum
+from ldm_viz.conditioning.expressions import (
+    Call,
+    Node,
+    Text,
+    Weighed,
+    as_weight,
+    check_weight,
+    format_weight,
+    weighted_sum,
+)
 from ldm_viz.conditioning.spaces import JOINT, Space, SpaceError
 from ldm_viz.conditioning.tokens import Block, find, place
 
@@ -26,6 +35,7 @@ __all__ = [
     "normalize",
     "project_out",
     "slerp",
+    "weigh",
 ]
 
 MAIN = ("image_embeds", "prompt_embeds")
@@ -62,8 +72,9 @@ class Embedding:
 
     Prompts are sequences, a vector a token. In ``"a red star" - "red" + "blue"`` the word that is taken
     away is found among the longer text's tokens, and both short texts are laid there, as if they stood
-    there alone; without that, "red" would be taken from "a". Texts that are not part of another are
-    added position by position.
+    there alone; without that, "red" would be taken from "a". Of a text that has no "red" the word is
+    taken that clearly means nearly the same, such as "crimson". All other texts are added position by
+    position.
 
     Attributes:
         encoder: what made it.
@@ -118,7 +129,7 @@ class Embedding:
         if not self._terms:
             return {name: torch.zeros_like(part) for name, part in self.encoder.example().items()}
         parts = {}
-        places = _places(self._terms)
+        places = _places(self._terms, self.encoder)
         _check_shapes([(atom.node, atom.parts) for _, atom in self._terms])
         for name, first in self._terms[0][1].parts.items():
             if not first.is_floating_point():
@@ -135,6 +146,32 @@ class Embedding:
                 total += float(weight) * part
             parts[name] = total.to(first)
         return parts
+
+    @property
+    def notes(self) -> list[str]:
+        """What of texts that are taken away is not found as it stands, in sentences."""
+        notes = []
+        for visit in _visits(self._terms, self.encoder):
+            taken = self._terms[visit.term][1]
+            size = len((taken.blocks or ())[0].content)
+            if visit.possible:
+                host = self._terms[visit.host][1]
+                under, span = (host.blocks or ())[0], visit.spans[0]
+                if span is None or _has(host.blocks or (), taken.blocks or ()):
+                    continue
+                word = self.encoder.spell(0, under.content[span[0] - under.first :][:1])
+                notes.append(
+                    f"{taken.node} is not in {host.node}: it is taken from {word!r}, the word most like it"
+                )
+                continue
+            others = [atom for weight, atom in self._terms if weight > 0]
+            longer = [o for o in others if len((o.blocks or ())[0].content) > size > 0]
+            if longer:
+                notes.append(
+                    f"{taken.node} is not in {longer[0].node}, nor a word that is clearly like it: it is "
+                    "taken away position by position"
+                )
+        return notes
 
     @property
     def main(self) -> torch.Tensor:
@@ -188,6 +225,11 @@ class Embedding:
     def __add__(self, other: Any) -> Embedding:
         return combine([(Fraction(1), self), (Fraction(1), _operand(other, "+"))], "+")
 
+    def __radd__(self, other: Any) -> Embedding:
+        if isinstance(other, int) and other == 0:  # where sum() begins
+            return self
+        raise _not_embedded(other, "+ needs two embeddings")
+
     def __sub__(self, other: Any) -> Embedding:
         return combine([(Fraction(1), self), (Fraction(-1), _operand(other, "-"))], "-")
 
@@ -212,12 +254,23 @@ class Embedding:
 def _operand(other: Any, sign: str) -> Embedding:
     if isinstance(other, Embedding):
         return other
+    raise _not_embedded(other, f"{sign} needs two embeddings")
+
+
+def _not_embedded(other: Any, needs: str) -> TypeError:
     cure = (
         f"embed it first: lv.text(pipe, {other!r})"
         if isinstance(other, str)
         else "embed texts with lv.text and pictures with lv.image"
     )
-    raise TypeError(f"{sign} needs two embeddings, but one is a {type(other).__name__}; {cure}")
+    return TypeError(f"{needs}, but one is a {type(other).__name__}; {cure}")
+
+
+def _several(embeddings: Any, what: str) -> list[Embedding]:
+    """Embeddings in a list."""
+    if isinstance(embeddings, Embedding):
+        raise TypeError(f"{what} takes embeddings in a list, such as [a, b], but this is one alone")
+    return list(embeddings)
 
 
 def _factor(number: Any, what: str) -> Fraction:
@@ -229,45 +282,94 @@ def _factor(number: Any, what: str) -> Fraction:
     return as_weight(number, f"what an embedding is {what}")
 
 
-def _places(terms: Sequence[tuple[Fraction, Atom]]) -> list[list[int] | None]:
+Spans = list[tuple[int, int] | None]
+"""Of each block, the stretch of it on which another text is laid."""
+
+
+def _places(terms: Sequence[tuple[Fraction, Atom]], encoder: Encoder) -> list[list[int] | None]:
     """Where in its own sequence each term's position comes from; None for position by position.
 
     A text that is taken away is laid where it stands in a longer one that is there; a short one that
     is added comes in the place of one that is taken away, in their order.
     """
     places: list[list[int] | None] = [None] * len(terms)
-    if any(atom.blocks is None for _, atom in terms):
-        return places
     blocks = [atom.blocks or () for _, atom in terms]
-    taken = [i for i, (weight, _) in enumerate(terms) if weight < 0]
-    there = [i for i, (weight, _) in enumerate(terms) if weight > 0]
-    hosted: list[tuple[int, int]] = []
-    for i in taken:
-        hosts = [k for k in there if find(blocks[i][0].content, blocks[k][0].content) >= 0]
-        if hosts:
-            host = max(hosts, key=lambda k: len(blocks[k][0].content))
-            hosted.append((i, host))
-    hosts_of = {host for _, host in hosted}
-    guests = [k for k in there if k not in hosts_of]
-    for number, (i, host) in enumerate(hosted):
-        laid = [i]
+    visits = _visits(terms, encoder)
+    hosts = {k for visit in visits for k in visit.possible}
+    guests = [k for k, (weight, _) in enumerate(terms) if weight > 0 and k not in hosts]
+    visits = [visit for visit in visits if visit.possible]
+    for number, visit in enumerate(visits):
+        host = blocks[visit.host]
+        laid = [visit.term]
         if number < len(guests):
             guest = guests[number]
-            if len(blocks[guest][0].content) < len(blocks[host][0].content):
+            if len(blocks[guest][0].content) < len(host[0].content):
                 laid.append(guest)
         for k in laid:
-            places[k] = _laid(blocks[k], blocks[i], blocks[host])
+            places[k] = _laid(blocks[k], visit.spans, host)
     return places
 
 
-def _laid(term: tuple[Block, ...], taken: tuple[Block, ...], host: tuple[Block, ...]) -> list[int]:
+@dataclass(frozen=True)
+class _Visit:
+    """A text that is taken away, and where it stands in those that are there.
+
+    Attributes:
+        term: which of the terms it is.
+        possible: the terms in which it, or a word like it, stands.
+        host: that of them on which it is laid; -1 if there is none.
+        spans: where, in each block.
+    """
+
+    term: int
+    possible: tuple[int, ...]
+    host: int
+    spans: Spans
+
+
+def _visits(terms: Sequence[tuple[Fraction, Atom]], encoder: Encoder) -> list[_Visit]:
+    if any(atom.blocks is None for _, atom in terms):
+        return []
+    blocks = [atom.blocks or () for _, atom in terms]
+    there = [k for k, (weight, _) in enumerate(terms) if weight > 0]
+    visits = []
+    for i, (weight, _) in enumerate(terms):
+        if weight > 0:
+            continue
+        found = {k: _spans(blocks[i], blocks[k], encoder) for k in there}
+        possible = tuple(k for k in there if found[k][0] is not None)
+        if possible:
+            # Where the word itself stands, before where one like it does.
+            host = max(
+                possible, key=lambda k: (_has(blocks[k], blocks[i]), len(blocks[k][0].content))
+            )
+            visits.append(_Visit(i, possible, host, found[host]))
+        else:
+            visits.append(_Visit(i, (), -1, []))
+    return visits
+
+
+def _has(host: Sequence[Block], taken: Sequence[Block]) -> bool:
+    return find(taken[0].content, host[0].content) >= 0
+
+
+def _spans(taken: Sequence[Block], host: Sequence[Block], encoder: Encoder) -> Spans:
+    """Where in a longer text a text stands, or else what clearly means nearly the same."""
+    spans: Spans = []
+    for number, (gone, under) in enumerate(zip(taken, host, strict=True)):
+        at, size = find(gone.content, under.content), len(gone.content)
+        if at < 0 and size < len(under.content):
+            at, size = encoder.nearest_token(number, gone.content, under.content), 1
+        spans.append((under.first + at, under.first + at + size) if at >= 0 else None)
+    return spans
+
+
+def _laid(term: Sequence[Block], spans: Spans, host: Sequence[Block]) -> list[int]:
     found: list[int] = []
-    for mine, gone, under in zip(term, taken, host, strict=True):
-        at = find(gone.content, under.content)
-        if at < 0 or not mine.content:
+    for mine, span, under in zip(term, spans, host, strict=True):
+        if span is None or not mine.content:
             found.extend(range(mine.start, mine.start + mine.length))
             continue
-        span = (under.first + at, under.first + at + len(gone.content))
         found.extend(mine.start + place_ for place_ in place(mine, under, span))
     return found
 
@@ -279,6 +381,9 @@ def reconcile(embeddings: Sequence[Embedding], what: str) -> list[Embedding]:
         SpaceError: they live in different spaces; the error says which, why, and what would work.
     """
     embeddings = list(embeddings)
+    for embedding in embeddings:
+        if not isinstance(embedding, Embedding):
+            raise _not_embedded(embedding, f"{what} needs embeddings")
     joints = [e for e in embeddings if e.space.kind == JOINT]
     if joints:
         joint = next((e for e in joints if e.encoder.reads_texts), joints[0])
@@ -339,6 +444,7 @@ def combine(weighted: Sequence[tuple[Fraction, Embedding]], what: str) -> Embedd
 
     Raises:
         SpaceError: they live in different spaces.
+        ValueError: a weight of the result is too large or too fine.
     """
     weights = [weight for weight, _ in weighted]
     operands = reconcile([embedding for _, embedding in weighted], what)
@@ -349,7 +455,7 @@ def combine(weighted: Sequence[tuple[Fraction, Embedding]], what: str) -> Embedd
         inner = getattr(operand.expression, "terms", None)
         if inner is None or (weight != 1 and len(inner) > 1 and len(weighted) == 1):
             inner = ((Fraction(1), operand.expression),)
-        pairs.extend((weight * share, node) for share, node in inner)
+        pairs.extend((check_weight(weight * share), node) for share, node in inner)
     terms = [(weight * w, atom) for weight, e in weighted for w, atom in e._terms]
     return Embedding(_encoder(operands), weighted_sum(pairs), terms, chosen=_chosen(operands))
 
@@ -365,7 +471,7 @@ def mix(embeddings: Sequence[Embedding], weights: Sequence[float] | None = None)
         ValueError: there are none, the numbers differ, or the weights' sum is zero.
         SpaceError: the embeddings live in different spaces.
     """
-    embeddings = list(embeddings)
+    embeddings = _several(embeddings, "mix")
     if not embeddings:
         raise ValueError("mix needs at least one embedding, but was given none")
     shares = [Fraction(1)] * len(embeddings) if weights is None else [as_weight(w) for w in weights]
@@ -407,7 +513,7 @@ def direction(start: Sequence[Embedding], stop: Sequence[Embedding]) -> Embeddin
         >>> night = lv.direction([day_1, day_2], [night_1, night_2])
         >>> lv.condition(pipe, lv.image(pipe, picture) + 0.8 * night)
     """
-    return mix(stop) - mix(start)
+    return mix(_several(stop, "direction")) - mix(_several(start, "direction"))
 
 
 def lerp(a: Embedding, b: Embedding, amount: float) -> Embedding:
@@ -453,6 +559,44 @@ def slerp(a: Embedding, b: Embedding, amount: float) -> Embedding:
         return torch.where(cosine.abs() > PARALLEL, straight, arc)
 
     return _calculated(node, along, a, b)
+
+
+def weigh(a: Embedding, words: Mapping[str, float | Fraction]) -> Embedding:
+    """A text some words of which count for more or less than they do by themselves.
+
+    What a word brings to a text is the difference between the text and the text without it, at every
+    position: in most encoders what stands behind a word knows of it, so that the word's own vector
+    alone says little. That difference is multiplied: by 0 the word is gone, by 1 nothing changes, by
+    2 it counts twice, and below 0 the text leads away from it.
+
+    Args:
+        a: the embedding of a text.
+        words: words of it, or several in a row, and how much each counts. They are found in any case,
+            wherever they stand.
+
+    Raises:
+        ValueError: `a` is more than a text, or a word is not in it.
+
+    Example:
+        >>> lv.weigh(lv.text(pipe, "a red star at night"), {"red": 1.5, "night": 0.5})
+    """
+    node = a.expression
+    text = node.text if isinstance(node, Weighed) else node
+    if not isinstance(text, Text):
+        raise ValueError(f"weigh takes the embedding of one text, not of {node}; weigh its texts")
+    weights = dict(node.weights) if isinstance(node, Weighed) else {}
+    for word, given in words.items():
+        before = next((known for known in weights if known.casefold() == word.casefold()), word)
+        factor = as_weight(given, f"the weight of {word!r}")
+        weights[before] = check_weight(weights.get(before, Fraction(1)) * factor)
+    bare = a.encoder.text(text.text, chosen=a.chosen)
+    terms = list(bare._terms)
+    for word, weight in weights.items():
+        without = a.encoder.without(text.text, word)
+        terms += [(weight - 1, atom) for _, atom in bare._terms]
+        terms += [(1 - weight, atom) for _, atom in without._terms]
+    weighed = Weighed(text, tuple(weights.items())) if weights else text
+    return Embedding(a.encoder, weighed, terms, chosen=a.chosen)
 
 
 def normalize(a: Embedding) -> Embedding:
@@ -561,6 +705,8 @@ def evaluate(node: Node, leaf: Callable[[Node], Embedding]) -> Embedding:
         }
         amount = () if node.amount is None else (node.amount,)
         return functions[node.function](*operands, *amount)
+    if isinstance(node, Weighed):
+        return weigh(leaf(node.text), dict(node.weights))
     terms = getattr(node, "terms", None)
     if terms is None:
         return leaf(node)

@@ -7,17 +7,25 @@ import sys
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from ldm_viz.conditioning.embeddings import Atom, Embedding, evaluate
-from ldm_viz.conditioning.expressions import Node, Picture, Text
+from ldm_viz.conditioning.expressions import Node, Picture, Text, Weighed, leave_out
 from ldm_viz.conditioning.grammar import parse
 from ldm_viz.conditioning.joint import JointSpace
 from ldm_viz.conditioning.pictures import as_picture, digest
 from ldm_viz.conditioning.spaces import JOINT, PROMPT, Space, SpaceError, adapted, fingerprint
-from ldm_viz.conditioning.tokens import Block, Token, read_block, split_text
+from ldm_viz.conditioning.tokens import (
+    Block,
+    Token,
+    most_alike,
+    place_less,
+    read_block,
+    split_text,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -65,12 +73,43 @@ class Encoder:
         """The embedding of a text."""
         if not isinstance(text, str):
             raise TypeError(f"a text is a str, but this is a {type(text).__name__}: {text!r}")
+        return self._single(self._atom(text), chosen=chosen)
+
+    def _atom(self, text: str) -> Atom:
         key = ("text", text)
         atom = self._remember(key)
         if atom is None:
             atom = self._keep(self._embed_text(key, text))
             self._tell_cut(text)
-        return self._single(atom, chosen=chosen)
+        return atom
+
+    def without(self, text: str, words: str) -> Embedding:
+        """The embedding of a text without some of its words, each vector where it stands in the text.
+
+        Raises:
+            ValueError: the words are not in the text.
+        """
+        less = leave_out(text, words)
+        key = ("without", text, words.casefold())
+        atom = self._remember(key)
+        if atom is None:
+            node = Weighed(Text(text), ((words, Fraction(0)),))
+            atom = self._keep(replace(self._embed_less(key, text, less), node=node))
+        return self._single(atom)
+
+    def nearest_token(self, block: int, content: tuple[int, ...], host: tuple[int, ...]) -> int:
+        """Where in a text a token lies that means nearly the same as another text; -1 if nowhere.
+
+        Args:
+            block: which of the blocks of its sequences the tokens are of.
+            content: the tokens of the text that is looked for.
+            host: the tokens it is looked for in.
+        """
+        return -1
+
+    def spell(self, block: int, tokens: Sequence[int]) -> str:
+        """The text of some tokens of a block."""
+        raise NotImplementedError
 
     def opposite(self, text: str) -> Embedding:
         """The embedding of a text that guidance leads away from."""
@@ -100,6 +139,10 @@ class Encoder:
 
     def _embed_text(self, key: tuple[Any, ...], text: str) -> Atom:
         raise NotImplementedError
+
+    def _embed_less(self, key: tuple[Any, ...], text: str, less: str) -> Atom:
+        """A text with words left out, as it is to be compared with the whole text."""
+        return self._embed_text(key, less)
 
     def _single(self, atom: Atom, *, chosen: bool = True) -> Embedding:
         return Embedding(self, atom.node, [(Fraction(1), atom)], chosen=chosen)
@@ -144,6 +187,41 @@ class PromptEncoder(Encoder):
     def _embed_text(self, key: tuple[Any, ...], text: str) -> Atom:
         parts = self._encode(text)
         return Atom(key, Text(text), parts, self._blocks(text, parts["prompt_embeds"].shape[1]))
+
+    def _embed_less(self, key: tuple[Any, ...], text: str, less: str) -> Atom:
+        whole, found = self._atom(text), self._embed_text(key, less)
+        if whole.blocks is None or found.blocks is None:
+            return found
+        laid = [
+            mine.start + place
+            for mine, under in zip(found.blocks, whole.blocks, strict=True)
+            for place in place_less(mine, under)
+        ]
+        parts = {
+            name: whole.parts[name] if name in _MASKS else part
+            for name, part in found.parts.items()
+        }
+        parts["prompt_embeds"] = parts["prompt_embeds"][:, laid]
+        return Atom(key, found.node, parts, whole.blocks)
+
+    def nearest_token(self, block: int, content: tuple[int, ...], host: tuple[int, ...]) -> int:
+        """By the vectors that the block's text encoder begins with."""
+        pipe = self.pipe
+        if pipe is None:
+            return -1
+        tokenizer = self._tokenizer(block)
+        numbers = ("", "_2", "_3", "_4")
+        of = next((n for n in numbers if getattr(pipe, f"tokenizer{n}", None) is tokenizer), "?")
+        encoder = getattr(pipe, f"text_encoder{of}", None)
+        table = getattr(encoder and encoder.get_input_embeddings(), "weight", None)
+        return -1 if table is None else most_alike(table, content, host)
+
+    def spell(self, block: int, tokens: Sequence[int]) -> str:
+        """The text of some tokens of a block."""
+        return self._tokenizer(block).decode(list(tokens)).strip()
+
+    def _tokenizer(self, block: int) -> Any:
+        return _fills(self._living, self._example["prompt_embeds"].shape[1])[block][0]
 
     def opposite(self, text: str) -> Embedding:
         """The embedding of a text as ``negative_prompt=`` is encoded: without instructions (Sana)."""
@@ -580,11 +658,17 @@ def embed(
     space: str | None = None,
     joint: JointSpace | None = None,
 ) -> Embedding:
-    """The embedding that an expression says, such as ``image("cat.png") - "day" + 0.8 * "night"``.
+    """The embedding that an expression says, such as ``image("cat") - "day" + 0.8 * "night"``.
+
+    Texts stand in quotes, pictures are ``image("name")``. Both are added, subtracted, and multiplied
+    with and divided by numbers; parentheses group. Functions are those of the same names in Python:
+    ``mix("a", 2 * "b")``, ``lerp("a", "b", 0.5)``, ``slerp("a", "b", 0.5)``, ``normalize("a")``,
+    ``keep_norm("a" - "b", "a")``, ``project_out("a", "b")``, and ``weigh("a red star", "red", 1.5)``
+    for words that count for more or less. Nothing is evaluated as code.
 
     Args:
         pipe: a diffusers pipeline.
-        expression: as `grammar` describes it, or a tree.
+        expression: as above, or a tree.
         images: the pictures that it names. Nothing is read from files by name.
         space: ``"prompt"`` or ``"joint"``; by default the joint one if it names a picture.
         joint: the joint space's towers, where the pipeline does not have both.
@@ -599,6 +683,13 @@ def embed(
     node = expression if isinstance(expression, Node) else parse(expression)
     leaves = list(node.leaves())
     pictures = [leaf.name for leaf in leaves if isinstance(leaf, Picture)]
+    if images is not None and not isinstance(images, Mapping):
+        raise TypeError(
+            f"images must be pictures by their names, {{'cat': picture}}, not a {type(images).__name__}"
+        )
+    joined = bool(pictures) or joint is not None
+    chosen = space or (JOINT if joined else default_space(pipe))
+    encoder = encoder_of(pipe, chosen, joint)
     images = dict(images or {})
     for name in pictures:
         if name not in images:
@@ -607,9 +698,6 @@ def embed(
                 f"the expression names the picture {name!r}, but images has {known}; give it with "
                 f"images={{{name!r}: picture}}"
             )
-    joined = bool(pictures) or joint is not None
-    chosen = space or (JOINT if joined else default_space(pipe))
-    encoder = encoder_of(pipe, chosen, joint)
 
     def leaf(part: Node) -> Embedding:
         if isinstance(part, Picture):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import numbers
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,7 +24,10 @@ __all__ = [
     "Picture",
     "Sum",
     "Text",
+    "Weighed",
     "as_weight",
+    "find_words",
+    "leave_out",
     "weighted_sum",
 ]
 
@@ -64,6 +68,9 @@ FUNCTIONS: dict[str, Signature] = {
 class Node:
     """A part of an expression; `str` writes it as `grammar.parse` reads it."""
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
+
     def leaves(self) -> Iterator[Text | Picture]:
         """The texts and pictures in it, from left to right, repeated as often as they occur."""
         raise NotImplementedError
@@ -95,6 +102,27 @@ class Picture(Node):
     def leaves(self) -> Iterator[Text | Picture]:
         """Itself."""
         yield self
+
+
+@dataclass(frozen=True)
+class Weighed(Node):
+    """The embedding of a text some words of which count for more or less than they do by themselves.
+
+    Attributes:
+        text: the text.
+        weights: words of it, each once, and what they are multiplied by.
+    """
+
+    text: Text
+    weights: tuple[tuple[str, Fraction], ...]
+
+    def __str__(self) -> str:
+        pairs = (f"{Text(word)}, {format_weight(weight)}" for word, weight in self.weights)
+        return f"weigh({', '.join((str(self.text), *pairs))})"
+
+    def leaves(self) -> Iterator[Text | Picture]:
+        """Its text."""
+        yield self.text
 
 
 @dataclass(frozen=True)
@@ -137,6 +165,40 @@ class Call(Node):
         """Those of its operands."""
         for operand in self.operands:
             yield from operand.leaves()
+
+
+def find_words(text: str, words: str) -> list[tuple[int, int]]:
+    """Where words stand in a text, as whole words, whatever their case.
+
+    Args:
+        text: the text.
+        words: one word of it, or several in a row.
+
+    Returns:
+        The first character and the one behind the last, of each place.
+    """
+    if not words.strip():
+        return []
+    before = r"(?<!\w)" if re.match(r"\w", words[0]) else ""
+    behind = r"(?!\w)" if re.match(r"\w", words[-1]) else ""
+    pattern = before + re.escape(words) + behind
+    return [found.span() for found in re.finditer(pattern, text, re.IGNORECASE)]
+
+
+def leave_out(text: str, words: str) -> str:
+    """A text without some of its words.
+
+    Raises:
+        ValueError: they are not in it.
+    """
+    places = find_words(text, words)
+    if not places:
+        raise ValueError(
+            f"{Text(words)} is not in {Text(text)}; weigh whole words, as they stand there"
+        )
+    for start, stop in reversed(places):
+        text = f"{text[:start]} {text[stop:]}"
+    return " ".join(text.split())
 
 
 def weighted_sum(terms: Iterable[tuple[Fraction, Node]]) -> Node:

@@ -1,14 +1,16 @@
-r"""The written form of embedding arithmetic: ``image("cat.png") - "day" + 0.8 * "night"``.
+r"""The written form of embedding arithmetic: ``image("cat") - "day" + 0.8 * "night"``.
 
     expression = {sign} term {sign {sign} term}
     term       = factor {("*" | "/") factor}
     factor     = number | string | "(" expression ")" | sign factor
                | ("image" | "text") "(" string ")" | name "(" arguments ")"
+               | "weigh" "(" string {"," string "," expression} ")"
     arguments  = expression {"," expression}
 
 A string in single or double quotes is a text, with the escapes of JSON and ``\'``: ``\"``, ``\\``,
-``\n``, ``\t``, ``\u0041`` and so on. ``image`` takes the name of a picture. The other names are
-those of `expressions.FUNCTIONS`. Numbers may be multiplied with and divided by one another, and
+``\n``, ``\t``, ``\u0041`` and so on. ``image`` takes the name of a picture, ``weigh`` a text, words
+of it and how much each counts: ``weigh("a red star", "red", 1.5)``. The other names are those of
+`expressions.FUNCTIONS`. Numbers may be multiplied with and divided by one another, and
 embeddings by numbers. Nothing is ever evaluated as code.
 """
 
@@ -27,7 +29,9 @@ from ldm_viz.conditioning.expressions import (
     Node,
     Picture,
     Text,
+    Weighed,
     check_weight,
+    find_words,
     weighted_sum,
 )
 
@@ -39,6 +43,13 @@ MOST_DIGITS = 40
 MOST_EXPONENT = 30
 MOST_FOLDED = 120
 """Digits above and below the line of a number that others are folded into."""
+
+_WORDS = {
+    "image": 'image("…")',
+    "text": 'text("…")',
+    "weigh": 'weigh("a red star", "red", 1.5)',
+}
+"""The functions of texts in quotes, as help and errors show them."""
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -122,7 +133,7 @@ def parse(text: str) -> Node:
     """Reads an expression.
 
     Args:
-        text: for example ``'image("cat.png") - "day" + 0.8 * "night"'``.
+        text: for example ``'image("cat") - "day" + 0.8 * "night"'``.
 
     Returns:
         The tree, whose `str` is the expression in its plainest spelling.
@@ -386,7 +397,7 @@ class _Parser:
     def call(self) -> _Value:
         name = self.take()
         opened = self.token
-        known = (*FUNCTIONS, "image", "text")
+        known = (*FUNCTIONS, *_WORDS)
         if opened.text != "(" or opened.kind != "sign":
             if name.text in known:
                 raise self.error(
@@ -402,7 +413,10 @@ class _Parser:
             )
         self.take()
         self._enter(opened)
-        if name.text in ("image", "text"):
+        node: Node
+        if name.text == "weigh":
+            node = self._weighed(name)
+        elif name.text in _WORDS:
             node = self._named(name)
         else:
             node = self._function(name, opened)
@@ -421,18 +435,48 @@ class _Parser:
         )
 
     def _named(self, name: _Token) -> Node:
-        token = self.token
-        if token.kind != "string":
-            what = "the name of a picture" if name.text == "image" else "a text"
-            raise self.error(f"{name.text} takes {what} in quotes: {_words(name.text)}.", token.at)
-        self.take()
-        text = self._string(token)
+        what = "the name of a picture" if name.text == "image" else "a text"
+        text = self._quoted(name, f"{what} in quotes")
         if self.token.text != ")" and self.token.kind != "end":
             raise self.error(
                 f"{name.text} takes one text in quotes and nothing else; here a ) is missing.",
                 self.token.at,
             )
         return Picture(text) if name.text == "image" else Text(text)
+
+    def _weighed(self, name: _Token) -> Node:
+        text = self._quoted(name, "a text in quotes first")
+        weights: dict[str, Fraction] = {}
+        while self.token.kind == "sign" and self.token.text == ",":
+            self.take()
+            token = self.token
+            word = self._quoted(name, "words of its text in quotes, each with a number")
+            if not find_words(text, word):
+                shown = _short(text)
+                raise self.error(f"There is no {Text(word)} in {Text(shown)}.", token.at)
+            if any(word.casefold() == known.casefold() for known in weights):
+                raise self.error(f"{Text(word)} is weighed twice.", token.at)
+            if self.token.kind != "sign" or self.token.text != ",":
+                raise self.error(
+                    f"How much {Text(word)} counts is missing: {_words(name.text)}.", self.token.at
+                )
+            self.take()
+            value = self.expression()
+            if value.node is not None:
+                raise self.error(f"A number is needed here: {_words(name.text)}.", value.at)
+            weights[word] = self._checked(value)
+        if not weights:
+            raise self.error(
+                f"weigh needs a word of the text and a number: {_words(name.text)}.", self.token.at
+            )
+        return Weighed(Text(text), tuple(weights.items()))
+
+    def _quoted(self, name: _Token, what: str) -> str:
+        token = self.token
+        if token.kind != "string":
+            raise self.error(f"{name.text} takes {what}: {_words(name.text)}.", token.at)
+        self.take()
+        return self._string(token)
 
     def _function(self, name: _Token, opened: _Token) -> Node:
         signature = FUNCTIONS[name.text]
@@ -465,7 +509,7 @@ class _Parser:
 
 
 def _words(name: str) -> str:
-    return FUNCTIONS[name].words if name in FUNCTIONS else f'{name}("…")'
+    return FUNCTIONS[name].words if name in FUNCTIONS else _WORDS[name]
 
 
 def _short(text: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from ldm_viz.conditioning.embeddings import Embedding
+from ldm_viz.conditioning.expressions import Call, Node, Sum
 
 __all__ = ["Landmarks", "Measured", "Plane", "measure_operands"]
 
@@ -17,29 +19,35 @@ class Measured:
     """An operand beside the result.
 
     Attributes:
-        expression: the operand.
-        weight: what it is multiplied by.
+        embedding: the operand.
+        weight: what it is multiplied by; None where it is what a function takes.
         norm: its Euclidean norm, before that.
         cosine: of the angle between it and the result; NaN where one is zero.
     """
 
-    expression: str
-    weight: float
+    embedding: Embedding
+    weight: Fraction | None
     norm: float
     cosine: float
 
 
-def measure_operands(result: Embedding, leaf: Callable[..., Embedding]) -> list[Measured]:
-    """The terms that a result is the sum of, beside it.
+def measure_operands(result: Embedding, embed: Callable[[Node], Embedding]) -> list[Measured]:
+    """The terms that a result is the sum of, or what it is a function of, beside it.
 
     Args:
         result: the result.
-        leaf: embeds a term's node.
+        embed: embeds a part of its expression.
     """
+    node = result.expression
+    terms: Sequence[tuple[Fraction | None, Node]] = [(Fraction(1), node)]
+    if isinstance(node, Sum):
+        terms = node.terms
+    elif isinstance(node, Call):
+        terms = [(None, operand) for operand in node.operands]
     found = []
-    for weight, node in result.terms:
-        operand = leaf(node)
-        found.append(Measured(str(node), float(weight), operand.norm, result.cosine(operand)))
+    for weight, part in terms:
+        operand = embed(part)
+        found.append(Measured(operand, weight, operand.norm, result.cosine(operand)))
     return found
 
 
@@ -81,6 +89,12 @@ class Landmarks:
         cosines = self._directions @ (difference / size)
         order = np.argsort(-cosines)[:count]
         return [(self.names[i], float(cosines[i])) for i in order]
+
+    def cosine(self, a: Embedding, b: Embedding) -> float:
+        """The cosine between two embeddings' differences from the landmarks' mean; NaN if one is none."""
+        first, second = vector(a) - self.mean, vector(b) - self.mean
+        size = float(np.linalg.norm(first) * np.linalg.norm(second))
+        return float(first @ second) / size if size else float("nan")
 
     def plane(self, embeddings: Sequence[Embedding], count: int = 8) -> Plane:
         """The plane in which some embeddings, and the landmarks that are nearest to each, lie best.

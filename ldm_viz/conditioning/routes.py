@@ -213,7 +213,8 @@ def _scale(accepted: Mapping[str, inspect.Parameter], guidance_scale: float | No
     """The guidance scale of a call."""
     if guidance_scale is not None:
         return float(guidance_scale)
-    return float(accepted["guidance_scale"].default) if "guidance_scale" in accepted else 1.0
+    default = accepted["guidance_scale"].default if "guidance_scale" in accepted else None
+    return float(default) if isinstance(default, int | float) else 1.0
 
 
 def _no_picture(

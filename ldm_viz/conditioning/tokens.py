@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Block", "Token", "place", "read_block", "split_text"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Block",
+    "Token",
+    "find",
+    "most_alike",
+    "place",
+    "place_less",
+    "read_block",
+    "split_text",
+]
+
+_CLEARLY = 4.0  # standard deviations above the mean, of cosines with the whole vocabulary
+_SAMPLE = 4096  # rows of the vocabulary that the mean is taken of
 
 
 @dataclass(frozen=True)
@@ -17,11 +33,16 @@ class Token:
         text: as the tokenizer spells it.
         kept: False if the text is longer than the encoder reads, and this is beyond.
         special: whether it marks a beginning or an end.
+        word: the word of the text that it is of, or a part of; empty for marks, and where the
+            tokenizer does not tell.
+        begins: whether its word begins with it.
     """
 
     text: str
     kept: bool
     special: bool
+    word: str = ""
+    begins: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,19 +87,35 @@ def split_text(tokenizer: Any, text: str, most: int | None = None) -> list[Token
         most: how many tokens the encoder reads; the tokenizer's own limit by default.
     """
     limit = most or tokenizer.model_max_length
-    ids = list(tokenizer(text, truncation=False, verbose=False).input_ids)
+    told = bool(getattr(tokenizer, "is_fast", False))
+    split = tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=told)
+    ids = list(split.input_ids)
     words = tokenizer.convert_ids_to_tokens(ids)
+    spans = split["offset_mapping"] if told else [(0, 0)] * len(ids)
     # By their places: a word that the tokenizer does not know may have the number of the end.
     begun = bool(ids) and ids[0] == tokenizer.bos_token_id
     ended = bool(ids) and ids[-1] == tokenizer.eos_token_id
-    found = []
+    found: list[Token] = []
     room = limit - int(ended)
+    reached = 0
     for at, word in enumerate(words):
         mark = (begun and at == 0) or (ended and at == len(words) - 1)
         kept = mark or at < room
         text_of = word.replace("</w>", "").replace("▁", "").replace("Ġ", "")
-        found.append(Token(text_of, kept, mark))
+        first, last = (0, 0) if mark else _word_at(text, *spans[at])
+        found.append(Token(text_of, kept, mark, text[first:last], mark or first >= reached))
+        reached = max(reached, last)
     return found
+
+
+def _word_at(text: str, start: int, stop: int) -> tuple[int, int]:
+    """The word that a stretch of a text lies in; the stretch itself where it is no letters."""
+    inner = text[start:stop]
+    start += len(inner) - len(inner.lstrip())
+    for word in re.finditer(r"\w+", text):
+        if word.start() <= start < word.end():
+            return word.span()
+    return start, start + len(inner.strip())
 
 
 def place(term: Block, host: Block, span: tuple[int, int]) -> list[int]:
@@ -120,3 +157,53 @@ def find(content: Sequence[int], host: Sequence[int]) -> int:
         if tuple(host[at : at + size]) == tuple(content):
             return at
     return -1
+
+
+def place_less(less: Block, whole: Block) -> list[int]:
+    """Where each position of a text takes its vector from in the same text with words left out.
+
+    What is in both is laid on itself, so that what differs is what the words brought to it. On the
+    words that are left out lies what stands before them.
+
+    Args:
+        less: the block of the text without the words.
+        whole: the block of the text, of the same length.
+
+    Returns:
+        For each position of the whole's block the position in the other's.
+    """
+    found = list(range(whole.first))
+    reached = 0
+    for token in whole.content:
+        reached += reached < len(less.content) and less.content[reached] == token
+        found.append(max(0, less.first + reached - 1))
+    behind = range(whole.end, whole.length)
+    found.extend(min(less.end + at - whole.end, less.length - 1) for at in behind)
+    return found
+
+
+def most_alike(table: torch.Tensor, content: Sequence[int], host: Sequence[int]) -> int:
+    """The token of a text that means most nearly what another text means; -1 if none clearly does.
+
+    Tokens are compared by the vectors that the encoder begins with, which know nothing of what stands
+    around them. One is clearly alike if its cosine stands out of those of the whole vocabulary.
+
+    Args:
+        table: the encoder's vectors of all tokens, ``(vocabulary, width)``.
+        content: the tokens of the text that is looked for.
+        host: the tokens it is looked for in.
+
+    Returns:
+        A place in `host`.
+    """
+    from torch.nn.functional import cosine_similarity
+
+    if table.is_meta or not content or not host:
+        return -1
+    rows = table.detach()
+    wanted = rows[list(content)].float().mean(0, keepdim=True)
+    usual = cosine_similarity(rows[:: max(1, len(rows) // _SAMPLE)].float(), wanted)
+    found = cosine_similarity(rows[list(host)].float(), wanted)
+    best = int(found.argmax())
+    stands_out = float((found[best] - usual.mean()) / usual.std())
+    return best if stands_out >= _CLEARLY else -1

@@ -118,9 +118,38 @@ def export(
         with written_whole(path) as part:
             part.write_bytes(encode_image(sheet, "png"))
         return path
+    seconds = [1 / fps] * (len(film) - 1) + [max(hold, 1 / fps)]
+    write_film(path, suffix, film, seconds, fps=fps, quality=quality, progress=progress)
+    return path
+
+
+def write_film(
+    path: Path,
+    suffix: str,
+    film: Film,
+    seconds: Sequence[float],
+    *,
+    fps: float,
+    quality: int = 80,
+    progress: bool | None = False,
+) -> None:
+    """Write a film as an animation, which appears whole or not at all.
+
+    Args:
+        path: where to.
+        suffix: what to write: ``".gif"``, ``".webp"`` or ``".mp4"``.
+        film: its frames.
+        seconds: how long each is shown, ``1 / fps`` or more.
+        fps: frames a second of an MP4, in which a frame is repeated as long as it is shown.
+        quality: 0 to 100, of WebP and MP4.
+        progress: whether to show a progress bar; None when it takes longer than a second.
+
+    Raises:
+        ValueError: a GIF or WebP would be too large.
+        ExportError: there is no ffmpeg, or it failed.
+    """
     if suffix != ".mp4":
         check_memory(film.nbytes)
-    seconds = [1 / fps] * (len(film) - 1) + [max(hold, 1 / fps)]
     with written_whole(path) as part:
         frames = _told(film, len(film), progress, f"Writing {path.name}")
         if suffix == ".gif":
@@ -129,9 +158,8 @@ def export(
         elif suffix == ".webp":
             write_webp(part, frames, seconds, quality)
         else:
-            repeats = [1] * (len(film) - 1) + [max(1, round(hold * fps))]
+            repeats = [max(1, round(time * fps)) for time in seconds]
             write_mp4(part, frames, repeats, fps, quality)
-    return path
 
 
 def animate(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +19,7 @@ from tqdm.auto import tqdm
 from ldm_viz.capture.arguments import check_names, check_pipeline, check_weights, checked_steps
 from ldm_viz.conditioning import Embedding, condition
 from ldm_viz.conditioning.spaces import JOINT
+from ldm_viz.labs.guidance import usual_guidance
 from ldm_viz.labs.noise import BetweenSeeds
 
 __all__ = ["Drawn", "Frame", "Stopper", "checked_call", "draw_frames"]
@@ -33,6 +36,9 @@ _TELL_EVERY = 0.1  # seconds between two steps that the bar tells of
 
 _PICTURES = ("image", "mask_image", "control_image")
 """What pipelines begin with, besides noise."""
+
+_OWN = ("frames", "way", "seed", "negative", "batch", "progress", "cancel")
+"""What walks and grids take besides."""
 
 _REFUSED = {
     "generator": "give seed=…",
@@ -90,17 +96,18 @@ class Drawn:
 
 
 def checked_call(pipe: Any, call: Mapping[str, Any], batch: int | None) -> dict[str, Any]:
-    """A pipeline's own arguments, without those that make no sense here.
+    """A pipeline's own arguments, without those that make no sense here, and with the usual guidance.
 
     Raises:
-        TypeError: This is no pipeline, it takes no argument of such a name, or one is set by us.
-        ValueError: The number of steps or of pictures at a time makes no sense.
+        TypeError: This is no pipeline, it takes no argument of such a name, one is set by us, or the
+            guidance scale is no number.
+        ValueError: The guidance scale, the number of steps or of pictures at a time makes no sense.
     """
     check_pipeline(pipe)
     for name in call:
         if name in _REFUSED:
             raise TypeError(f"{name} cannot be given here: {_REFUSED[name]}.")
-    check_names(pipe, call)
+    check_names(pipe, call, _OWN)
     check_weights(pipe)
     whole = isinstance(batch, int | np.integer) and not isinstance(batch, bool)
     if batch is not None and (not whole or batch < 1):
@@ -110,7 +117,27 @@ def checked_call(pipe: Any, call: Mapping[str, Any], batch: int | None) -> dict[
     call = dict(call)
     if call.get("num_inference_steps") is not None:
         call["num_inference_steps"] = checked_steps(pipe, call["num_inference_steps"])
+    if call.get("guidance_scale") is not None:
+        call["guidance_scale"] = _checked_guidance(call["guidance_scale"])
+    elif _has_default(pipe, "guidance_scale"):
+        call["guidance_scale"] = usual_guidance(pipe)
     return call
+
+
+def _checked_guidance(scale: Any) -> float:
+    if isinstance(scale, bool) or not isinstance(scale, Real):
+        raise TypeError(
+            f"guidance_scale must be a number, such as 7.5, or None for the usual one, not {scale!r:.40}"
+        )
+    if not math.isfinite(scale):
+        raise ValueError(f"guidance_scale must be a finite number, not {scale!r}")
+    return float(scale)
+
+
+def _has_default(pipe: Any, name: str) -> bool:
+    """Whether a pipeline takes a number of this name, and has one where none is given."""
+    parameter = inspect.signature(pipe.__call__).parameters.get(name)
+    return parameter is not None and isinstance(parameter.default, int | float)
 
 
 def draw_frames(

@@ -37,7 +37,7 @@ class ConditioningView(anywidget.AnyWidget):
     _facts = traitlets.Dict().tag(sync=True)
     _history: Any = traitlets.List().tag(sync=True)
     _at = traitlets.Int(-1).tag(sync=True)
-    _python = traitlets.Unicode("").tag(sync=True)
+    _python = traitlets.Dict().tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)

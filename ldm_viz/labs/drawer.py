@@ -54,7 +54,7 @@ class Drawer:
             if self._closed:
                 return
             self.asked += 1
-            self._next = request
+            self._next, self._dropped = request, False
             if self._thread is None:
                 _at_work.add(self)
                 self._thread = threading.Thread(target=self._work, name="ldm_viz lab", daemon=True)
@@ -97,13 +97,10 @@ class Drawer:
             with self._news:
                 self._busy = False
                 self._news.notify_all()
-                self._dropped = False
-                self._news.wait_for(self._stale)
+                self._news.wait_for(lambda: self._next is not None or self._closed)
                 if self._closed:
                     return
-                request, self._next = self._next, None
-                if request is None:
-                    continue
+                request, self._next, self._dropped = self._next, None, False
                 self._busy = True
                 self.begun += 1
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -22,7 +22,7 @@ from ldm_viz.exports.exporting import checked_target
 from ldm_viz.exports.writers import written_whole
 from ldm_viz.imaging import contact_sheet, encode_image
 from ldm_viz.labs.batches import Frame, Stopper, checked_call, draw_frames
-from ldm_viz.labs.walks import as_embedding, in_typeface, tell_failure
+from ldm_viz.labs.walks import as_embedding, in_typeface, tell_failure, tell_plain
 
 __all__ = ["Grid", "grid"]
 
@@ -39,7 +39,8 @@ _ROW_LINES = 5
 class Grid:
     """Pictures of one condition over the weights of two more terms in it; `grid` draws them.
 
-    In a notebook it shows itself as a labelled contact sheet.
+    In a notebook it shows itself as a labelled contact sheet. ``grid[row, column]`` is a picture,
+    ``grid[row]`` the pictures of a row, and iterating gives row after row, all as of `pictures`.
 
     Attributes:
         pictures: ``(rows, columns, height, width, 3)`` uint8, grey where none was drawn; read-only.
@@ -72,6 +73,18 @@ class Grid:
     def column_labels(self) -> tuple[str, ...]:
         """What each column adds to the base."""
         return _labels(self.across)
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.pictures)
+
+    def __getitem__(self, place: Any) -> np.ndarray:
+        """The picture in ``[row, column]``, or all of a ``[row]``; as of the array `pictures`."""
+        return self.pictures[place]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The rows, each ``(columns, height, width, 3)`` uint8."""
+        return iter(self.pictures)
 
     def __repr__(self) -> str:
         rows, columns, height, width, _ = self.pictures.shape
@@ -173,7 +186,7 @@ def grid(
 
     Args:
         pipe: A diffusers pipeline.
-        base: What the terms are added to; a str is embedded with `text`.
+        base: What the terms are added to; a str is a plain prompt, as for `walk`.
         across: A term (an `Embedding` or a str) and its weights, from the left to the right column.
         down: Another, from the top to the bottom row; None for a single row.
         seed: Of the noise of all pictures.
@@ -182,6 +195,7 @@ def grid(
         progress: Whether to show a bar.
         cancel: An object with ``is_set()``; as for `walk`.
         **call: Anything else that the pipeline itself takes, such as ``num_inference_steps``.
+            ``guidance_scale`` is the usual one by default, as for `walk`.
 
     Returns:
         The grid, which shows itself as a labelled contact sheet.
@@ -190,7 +204,8 @@ def grid(
         SpaceError: The terms live in different spaces, or the pipeline cannot take them.
         EmbeddingError: A sum is zero or not finite.
         ValueError: There are no weights, more than 400 pictures, or a number is out of bounds.
-        TypeError: A term is none, or the pipeline takes no argument of a name in ``call``.
+        TypeError: A term is none, the guidance scale is no number, or the pipeline takes no argument of a
+            name in ``call``.
 
     Example:
         >>> picture = lv.image(pipe, boat)
@@ -199,6 +214,7 @@ def grid(
     call = checked_call(pipe, call, batch)
     seed = checked_seed(seed)
     columns, rows = _weights(across, "across"), _weights(down, "down")
+    tell_plain(negative, "negative")
     if len(columns) * len(rows) > _MOST:
         raise ValueError(
             f"{len(rows)} × {len(columns)} are {len(rows) * len(columns)} pictures, and {_MOST} are the "

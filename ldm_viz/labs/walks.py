@@ -6,7 +6,7 @@ import base64
 import math
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property, partial
@@ -16,24 +16,18 @@ from typing import Any
 import numpy as np
 
 from ldm_viz.capture.arguments import checked_seed
-from ldm_viz.conditioning import Embedding, lerp, slerp, text
+from ldm_viz.conditioning import Embedding, ExpressionError, lerp, parse, slerp, text
 from ldm_viz.conditioning.embeddings import reconcile
-from ldm_viz.exports.exporting import checked_target
+from ldm_viz.conditioning.encoders import _callers_level
+from ldm_viz.exports.exporting import checked_target, write_film
 from ldm_viz.exports.film import Film, Words, plain_text
 from ldm_viz.exports.panels import Panel
-from ldm_viz.exports.writers import (
-    check_memory,
-    make_palette,
-    write_gif,
-    write_mp4,
-    write_webp,
-    written_whole,
-)
+from ldm_viz.exports.writers import written_whole
 from ldm_viz.imaging import contact_sheet, encode_image
 from ldm_viz.labs.batches import Frame, Stopper, checked_call, draw_frames
 from ldm_viz.widgets.picture_strip import PictureStrip
 
-__all__ = ["Walk", "as_embedding", "in_typeface", "tell_failure", "walk"]
+__all__ = ["Walk", "as_embedding", "in_typeface", "tell_failure", "tell_plain", "walk"]
 
 WAYS: dict[str, Callable[[Embedding, Embedding, Any], Embedding]] = {"slerp": slerp, "lerp": lerp}
 SUFFIXES = {
@@ -44,17 +38,18 @@ SUFFIXES = {
     ".html": "the strip on one page",
 }
 _MOST_FRAMES = 1000
-_QUALITY = 80
 _IN_A_ROW = 8  # pictures of a contact sheet
 _TILE = 128
-_PALETTE_FRAMES = 12
+_PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Walk:
     """Pictures on the way from one condition, or seed, to another; `walk` draws them.
 
-    In a notebook it shows itself as a strip to scrub through, `strip`.
+    In a notebook it shows itself as a strip to scrub through, `strip`. ``walk[3]`` is its picture 3,
+    ``walk[-1]`` the last, and iterating gives them one by one, all as of `pictures`. Positions count
+    from 0, here and in `error`; what the strip and files say under a picture counts from 1.
 
     Attributes:
         pictures: ``(n, height, width, 3)`` uint8, as many as were drawn; read-only.
@@ -80,6 +75,13 @@ class Walk:
     def __len__(self) -> int:
         return len(self.pictures)
 
+    def __getitem__(self, place: Any) -> np.ndarray:
+        """A picture, ``(height, width, 3)`` uint8, or those of a slice; as of the array `pictures`."""
+        return self.pictures[place]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.pictures)
+
     def __repr__(self) -> str:
         count = f"{len(self)}" if len(self) == self.frames else f"{len(self)} of {self.frames}"
         size = "×".join(map(str, reversed(self.pictures.shape[1:3])))
@@ -90,6 +92,8 @@ class Walk:
     @cached_property
     def strip(self) -> PictureStrip:
         """The widget that it shows itself as; its ``frame`` can be observed, set and linked.
+
+        ``frame`` counts from 0, as positions do in Python; the words that are shown count from 1.
 
         Raises:
             ValueError: There is no picture.
@@ -180,18 +184,8 @@ class Walk:
         )
         film = Film([panel], places, [self._words(i) for i in places], size=size, labels=labels)
         ends = {0, len(self) - 1}
-        repeats = [max(1, round(hold * fps)) if place in ends else 1 for place in places]
         seconds = [max(hold, 1 / fps) if place in ends else 1 / fps for place in places]
-        if suffix != ".mp4":
-            check_memory(film.nbytes)
-        with written_whole(path) as part:
-            if suffix == ".gif":
-                some = range(0, len(film), math.ceil(len(film) / _PALETTE_FRAMES))
-                write_gif(part, film, make_palette(film.frames(some)), seconds)
-            elif suffix == ".webp":
-                write_webp(part, film, seconds, _QUALITY)
-            else:
-                write_mp4(part, film, repeats, fps, _QUALITY)
+        write_film(path, suffix, film, seconds, fps=fps)
 
     def _sheet(self, tile: int = _TILE, labels: bool = True) -> np.ndarray:
         count = max(1, len(self))
@@ -216,7 +210,7 @@ class Walk:
         )
 
     def _label(self, place: int) -> str:
-        words = f"amount {self.amounts[place]:.3f} · frame {place} of {self.frames}"
+        words = f"amount {self.amounts[place]:.3f} · picture {place + 1} of {self.frames}"
         return f"{words} · {self._seed_words()}"
 
     def _words(self, place: int) -> Words:
@@ -277,7 +271,8 @@ def walk(
 
     Args:
         pipe: A diffusers pipeline.
-        start: The condition at amount 0; a str is embedded with `text`.
+        start: The condition at amount 0; a str is a plain prompt, embedded with `text`. Expressions are
+            read by `embed`, pictures by `image`.
         stop: The condition at amount 1, in the same space; ``start`` again to walk between seeds alone.
         frames: Pictures, ends included, 2 to 1000.
         way: Between conditions, ``"slerp"`` (the arc; of prompts token by token) or ``"lerp"`` (the
@@ -290,6 +285,8 @@ def walk(
         cancel: An object with ``is_set()``, such as a `threading.Event`; once that is true, the walk
             ends after the step it is in.
         **call: Anything else that the pipeline itself takes, such as ``num_inference_steps``.
+            ``guidance_scale`` is by default the pipeline's own, but 2.5 with the embedded model, as in the
+            lab.
 
     Returns:
         The walk, which shows itself as a strip to scrub through.
@@ -299,7 +296,8 @@ def walk(
             take them.
         EmbeddingError: A condition on the way is zero or not finite.
         ValueError: A number is out of bounds, or both ends are the same.
-        TypeError: The pipeline takes no argument of a name in ``call``, or it is set by the walk.
+        TypeError: The pipeline takes no argument of a name in ``call``, it is set by the walk, or the
+            guidance scale is no number.
 
     Example:
         >>> boats = lv.walk(pipe, "a red boat at sunset", "a blue boat at night", seed=(1, 2))
@@ -310,6 +308,7 @@ def walk(
     if way not in WAYS:
         raise ValueError(f"way must be {' or '.join(map(repr, WAYS))}, not {way!r}")
     seeds = _checked_seeds(seed)
+    tell_plain(negative, "negative")
     ends = [as_embedding(pipe, end, name) for end, name in ((start, "start"), (stop, "stop"))]
     ends = [end.check() for end in reconcile(ends, "walk")]
     still = _same(*ends)
@@ -358,11 +357,12 @@ def walk(
 
 
 def as_embedding(pipe: Any, value: Embedding | str, name: str) -> Embedding:
-    """An embedding as it is, a text embedded.
+    """An embedding as it is, a text embedded, with a warning where it seems to be more than a text.
 
     Raises:
         TypeError: It is neither.
     """
+    tell_plain(value, name)
     if isinstance(value, str):
         return text(pipe, value)
     if not isinstance(value, Embedding):
@@ -371,6 +371,32 @@ def as_embedding(pipe: Any, value: Embedding | str, name: str) -> Embedding:
             "with lv.text, lv.image or lv.embed"
         )
     return value
+
+
+def tell_plain(value: Any, name: str) -> None:
+    """Warns, at the user's own line, of a text that reads as an expression or as a picture's name."""
+    if not isinstance(value, str):
+        return
+    if value.lower().endswith(_PICTURE_ENDINGS):
+        seems, cure = "looks like the name of a picture", f"lv.image(pipe, {value!r})"
+    elif _is_expression(value):
+        seems, cure = "reads as an expression", f"lv.embed(pipe, {value!r})"
+    else:
+        return
+    warnings.warn(
+        f"{name} is the text {value!r}, which {seems}, but is taken as a plain prompt, letter by "
+        f"letter. If it is meant as more, give {cure}",
+        UserWarning,
+        stacklevel=_callers_level(),
+    )
+
+
+def _is_expression(value: str) -> bool:
+    try:
+        parse(value)
+    except ExpressionError:
+        return False
+    return True
 
 
 def in_typeface(text: str) -> str:

@@ -83,7 +83,9 @@ def load_tiny(
                 "adapter=True was given together with sharing=…; the adapter belongs to the shared "
                 "UNet: load the first pipeline with adapter=True and share that one"
             )
-        return _quiet(kind(**sharing.components, requires_safety_checker=False))
+        pipe = kind(**sharing.components, requires_safety_checker=False)
+        pipe.register_to_config(_name_or_path=sharing.name_or_path)
+        return _quiet(pipe)
     _check_installed()
     with _silence():
         pipe = kind.from_pretrained(

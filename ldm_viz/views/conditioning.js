@@ -1,75 +1,40 @@
-import { formatFigure, make, makeRoot, makeSvg, setText, toBytes, watch } from "./core.js";
+import { formatFigure, make, makeRoot, setText, toBytes, watch } from "./core.js";
+import { makePlane } from "./plane.js";
+import { makeSender, makeTerms } from "./terms.js";
+import { makeThumb, showFile } from "./thumbs.js";
+import { makeTokens } from "./token_weights.js";
 // The conditioning lab: an expression and its terms, the picture of it, and what it is near to.
 
-/** @typedef {import("./core.js").Model & {send(content: any, callbacks?: any, buffers?: ArrayBuffer[]): void}} Model */
-/** @typedef {{kind: "text" | "image", text: string, weight: string}} Term */
-/** @typedef {{model: Model, signal: AbortSignal}} Host */
+/** @typedef {import("./thumbs.js").Model} Model */
+/** @typedef {import("./thumbs.js").Host} Host */
+/** @typedef {import("./terms.js").Sender} Sender */
 
-const SETTLE = 120; // ms without a change until the kernel hears of it
-const SIDE = 512; // pixels of an uploaded picture's longer side, at most
-const PAINTING = 128; // pixels of a painted picture's sides
-
-/** @param {string} text */
-const quote = (text) => JSON.stringify(text);
+const WISH = ["expression", "seed", "steps", "guidance_scale", "negative"];
+const PATIENCE = 4000; // ms until a kernel that says nothing is told of
+const STEP = 30000; // the same while it draws: a step of a large model takes long
 
 /**
- * Terms as an expression.
- * @param {Term[]} terms
+ * Whether the result that is shown is what is asked for.
+ * @param {Model} model
  */
-export function compose(terms) {
-  return terms
-    .map(({ kind, text, weight }, i) => {
-      const negative = weight.startsWith("-");
-      const size = negative ? weight.slice(1) : weight;
-      const name = kind === "image" ? `image(${quote(text)})` : quote(text);
-      const sign = negative ? "-" : i ? "+" : "";
-      return `${i ? ` ${sign} ` : sign}${size === "1" ? name : `${size} * ${name}`}`;
-    })
-    .join("");
+function isCurrent(model) {
+  const result = model.get("_result") ?? {};
+  return WISH.every((name) => result[name] === model.get(name));
 }
-
-/**
- * A weight as its shortest decimal number.
- * @param {number} value
- */
-export function weightText(value) {
-  return String(Number(value.toFixed(3))) === "-0" ? "0" : String(Number(value.toFixed(3)));
-}
-
-/**
- * Changes go to the kernel when they have settled; a release sends at once.
- * @param {Host} host
- */
-function makeSender({ model, signal }) {
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  let waiting;
-  const send = () => {
-    clearTimeout(waiting);
-    model.save_changes();
-  };
-  signal.addEventListener("abort", () => clearTimeout(waiting), { once: true });
-  return {
-    send,
-    /** @param {string} name @param {any} value */
-    change(name, value) {
-      model.set(name, value);
-      clearTimeout(waiting);
-      waiting = setTimeout(send, SETTLE);
-    },
-  };
-}
-
-/** @typedef {ReturnType<typeof makeSender>} Sender */
 
 /** @param {{model: Model, el: HTMLElement, signal: AbortSignal}} host */
 function render(host) {
   const { el, signal } = host;
   const root = makeRoot("ldm-lab", signal);
   const sender = makeSender(host);
-  const left = make("div", { class: "ldm-lab-form" }, makeExpression(host, sender), makeTerms(host, sender), makeSettings(host, sender), makeButtons(host));
+  const terms = makeTerms(host, sender);
+  const left = make("div", { class: "ldm-lab-form" }, makeExpression(host, sender), terms.element, makeSettings(host, sender), makeButtons(host, sender));
   const right = make("div", { class: "ldm-lab-result" }, makePicture(host), makeOperands(host));
-  const below = make("div", { class: "ldm-lab-below" }, makeNear(host), makePlane(host), makeTokens(host));
+  const below = make("div", { class: "ldm-lab-below" }, makeNear(host), makePlane(host), makeTokens(host, terms));
   root.append(left, right, below, makeHistory(host));
+  const age = () => root.classList.toggle("ldm-stale", !isCurrent(host.model));
+  watch(host.model, ["_result", ...WISH], age, signal);
+  age();
   signal.addEventListener("abort", () => root.remove(), { once: true });
   el.append(root);
 }
@@ -79,7 +44,7 @@ function render(host) {
  * @param {Host} host
  * @param {Sender} sender
  */
-function makeExpression({ model, signal }, { change }) {
+function makeExpression({ model, signal }, { change, send }) {
   const area = make("textarea", { rows: 2, spellcheck: false, autocapitalize: "off" });
   const problem = make("p", { class: "ldm-problem", role: "alert" });
   const place = make("pre", { class: "ldm-place", "aria-hidden": true });
@@ -88,7 +53,7 @@ function makeExpression({ model, signal }, { change }) {
     const { reason, position } = model.get("_problem") ?? {};
     setText(problem, reason ?? "");
     problem.hidden = !reason;
-    const shown = reason && position >= 0;
+    const shown = reason && position >= 0 && area.value;
     place.hidden = !shown;
     if (shown) {
       const text = area.value;
@@ -98,258 +63,14 @@ function makeExpression({ model, signal }, { change }) {
     }
     area.setAttribute("aria-invalid", String(Boolean(shown)));
   };
-  area.addEventListener("input", () => change("expression", area.value), { signal });
+  area.addEventListener("input", () => change("expression", area.value, true), { signal });
+  area.addEventListener("change", send, { signal });
   watch(model, ["expression"], follow, signal);
   watch(model, ["_problem"], tell, signal);
   follow();
   tell();
   const label = make("label", { class: "ldm-field" }, make("span", {}, "Expression"), area);
   return make("div", { class: "ldm-expression" }, label, place, problem);
-}
-
-/**
- * The terms with their weights, as long as the expression is a plain sum.
- * @param {Host} host
- * @param {Sender} sender
- */
-function makeTerms(host, { change, send }) {
-  const { model, signal } = host;
-  const rows = make("div", { class: "ldm-terms" });
-  const note = make("p", { class: "ldm-hint" }, "This is more than a sum of texts and pictures: change it above.");
-  /** @type {Term[]} */
-  let terms = [];
-  /** @type {{text: HTMLInputElement | null, slider: HTMLInputElement, number: HTMLInputElement}[]} */
-  let controls = [];
-  let of = ""; // the expression that the terms are of
-  const tell = () => {
-    of = compose(terms);
-    change("expression", of);
-  };
-
-  /** @param {HTMLInputElement} slider @param {string} weight */
-  function place(slider, weight) {
-    slider.value = weight;
-    slider.style.setProperty("--at", String((Number(slider.value) - Number(slider.min)) / (Number(slider.max) - Number(slider.min))));
-  }
-  /** @param {number} i @param {string} weight */
-  function weigh(i, weight) {
-    terms[i].weight = weight;
-    place(controls[i].slider, weight);
-    if (document.activeElement !== controls[i].number) controls[i].number.value = weight;
-    tell();
-  }
-
-  /** @param {Term} term @param {number} i */
-  function makeRow(term, i) {
-    const what = term.kind === "image" ? `picture ${term.text}` : term.text || "text";
-    const slider = make("input", { type: "range", min: -2, max: 2, step: 0.05, "aria-label": `Weight of ${what}` });
-    const number = make("input", { type: "number", step: 0.05, value: term.weight, "aria-label": `Weight of ${what}, as a number` });
-    place(slider, term.weight);
-    slider.addEventListener("input", () => weigh(i, weightText(Number(slider.value))), { signal });
-    slider.addEventListener("change", send, { signal });
-    number.addEventListener("input", () => { if (number.value) weigh(i, weightText(Number(number.value))); }, { signal });
-    const remove = make("button", { type: "button", class: "ldm-plain", "aria-label": `Remove ${what}` }, "×");
-    remove.addEventListener("click", () => { terms = terms.filter((_, k) => k !== i); build(); tell(); send(); }, { signal });
-    /** @type {HTMLInputElement | null} */
-    let text = null;
-    /** @type {HTMLElement} */
-    let name;
-    if (term.kind === "text") {
-      text = make("input", { type: "text", "aria-label": `Text ${i + 1}`, placeholder: "a text" });
-      text.value = term.text;
-      const field = text;
-      field.addEventListener("input", () => { terms[i].text = field.value; tell(); }, { signal });
-      name = text;
-    } else {
-      name = make("span", { class: "ldm-named" }, makeThumb(host, term.text), term.text);
-    }
-    controls.push({ text, slider, number });
-    return make("div", { class: "ldm-term" }, name, slider, number, remove);
-  }
-
-  function build() {
-    controls = [];
-    rows.replaceChildren(...terms.map(makeRow));
-  }
-  function follow() {
-    /** @type {{of?: string, terms?: Term[]}} */
-    const told = model.get("_terms") ?? {};
-    const expression = model.get("expression");
-    // What the kernel tells may be of an older expression; and what is of ours is here already.
-    if (told.of === expression && told.of !== of) {
-      of = told.of ?? "";
-      terms = (told.terms ?? []).map((term) => ({ ...term }));
-      build();
-    }
-    note.hidden = !expression || terms.length > 0;
-  }
-  /** @param {Term} term */
-  function add(term) {
-    const expression = model.get("expression");
-    if (expression && (of !== expression || !terms.length)) {
-      // More than a sum, or not right yet: what is written stays as it is.
-      change("expression", `${expression} + ${compose([term])}`);
-      send();
-      return;
-    }
-    terms.push(term);
-    build();
-    tell();
-    send();
-    const last = controls[controls.length - 1];
-    (last.text ?? last.slider).focus();
-  }
-  const text = make("button", { type: "button" }, "+ text");
-  text.addEventListener("click", () => { add({ kind: "text", text: "", weight: "1" }); }, { signal });
-  const adders = make("div", { class: "ldm-adders" }, text);
-  if (model.get("_about").pictures) adders.append(...makeSources(host, (name) => add({ kind: "image", text: name, weight: "1" })));
-  watch(model, ["_terms", "expression"], follow, signal);
-  watch(model, ["_images"], () => rows.querySelectorAll("img").forEach((img) => {
-    const fresh = makeThumb(host, img.dataset.name ?? "");
-    img.replaceWith(fresh);
-  }), signal);
-  follow();
-  return make("div", {}, rows, note, adders);
-}
-
-/**
- * A picture by its name, small.
- * @param {Host} host @param {string} name
- */
-function makeThumb(host, name) {
-  const { model } = host;
-  const img = make("img", { alt: "", "data-name": name });
-  const found = (model.get("_images") ?? []).find((/** @type {{name: string}} */ one) => one.name === name);
-  if (found) showFile(host, img, found.file, "image/png");
-  return img;
-}
-
-/**
- * Show a file; its address is let go of once it is read.
- * @param {Host} host @param {HTMLImageElement} img @param {any} file @param {string} type
- */
-function showFile({ signal }, img, file, type) {
-  const url = URL.createObjectURL(new Blob([toBytes(file).slice()], { type }));
-  const drop = () => URL.revokeObjectURL(url);
-  img.addEventListener("load", drop, { signal });
-  img.addEventListener("error", drop, { signal });
-  signal.addEventListener("abort", drop, { once: true });
-  img.src = url;
-}
-
-/**
- * Ways to bring pictures in: files, painting, and those that are there.
- * @param {Host} host
- * @param {(name: string) => void} use
- * @returns {HTMLElement[]}
- */
-function makeSources(host, use) {
-  const { model, signal } = host;
-  const file = make("input", { type: "file", accept: "image/*", class: "ldm-hidden", tabindex: -1, "aria-label": "A picture's file" });
-  const upload = make("button", { type: "button" }, "+ picture…");
-  upload.addEventListener("click", () => file.click(), { signal });
-  file.addEventListener("change", async () => {
-    const chosen = file.files?.[0];
-    file.value = "";
-    if (!chosen) return;
-    const data = await shrink(chosen);
-    if (signal.aborted) return;
-    if (!data) {
-      model.set("_problem", { reason: `${chosen.name} cannot be read as a picture.`, position: -1 });
-      return;
-    }
-    const name = chosen.name.slice(0, 80);
-    model.send({ do: "picture", name }, undefined, [data]);
-    use(name);
-  }, { signal });
-  const known = make("select", { "aria-label": "Add a picture that is here" });
-  const list = () => {
-    const names = (model.get("_images") ?? []).map((/** @type {{name: string}} */ one) => one.name);
-    known.replaceChildren(make("option", { value: "" }, "+ known picture"), ...names.map((/** @type {string} */ name) => make("option", { value: name }, name)));
-    known.hidden = !names.length;
-  };
-  known.addEventListener("change", () => { if (known.value) use(known.value); known.value = ""; }, { signal });
-  const result = make("button", { type: "button" }, "+ this result");
-  result.addEventListener("click", () => {
-    const shown = model.get("_result")?.file;
-    if (!shown) return;
-    const name = `result ${model.get("_at") + 1}`;
-    model.send({ do: "picture", name }, undefined, [toBytes(shown).slice().buffer]);
-    use(name);
-  }, { signal });
-  watch(model, ["_images"], list, signal);
-  list();
-  return [upload, file, known, result, makePainter(host, use)];
-}
-
-/**
- * A file as a PNG that is not larger than needed; null if it is no picture.
- * @param {Blob} file
- * @returns {Promise<ArrayBuffer | null>}
- */
-async function shrink(file) {
-  const bitmap = await createImageBitmap(file).catch(() => null);
-  if (!bitmap) return null;
-  const share = Math.min(1, SIDE / Math.max(bitmap.width, bitmap.height));
-  const canvas = make("canvas", { width: Math.max(1, Math.round(bitmap.width * share)), height: Math.max(1, Math.round(bitmap.height * share)) });
-  const pen = canvas.getContext("2d");
-  if (!pen) return null;
-  pen.fillStyle = "#fff";
-  pen.fillRect(0, 0, canvas.width, canvas.height);
-  pen.imageSmoothingQuality = "high";
-  pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  bitmap.close();
-  const blob = await new Promise((/** @type {BlobCallback} */ done) => canvas.toBlob(done, "image/png"));
-  return blob && blob.arrayBuffer();
-}
-
-/**
- * A small canvas to paint a picture on.
- * @param {Host} host
- * @param {(name: string) => void} use
- */
-function makePainter({ model, signal }, use) {
-  const canvas = make("canvas", { width: PAINTING, height: PAINTING, role: "img", "aria-label": "Canvas to paint on with a pointer" });
-  const colour = make("input", { type: "color", value: "#d03030", "aria-label": "Colour" });
-  const size = make("input", { type: "range", min: 2, max: 40, value: 16, style: "--at: 0.37", "aria-label": "Brush size" });
-  const clear = make("button", { type: "button" }, "fill");
-  const done = make("button", { type: "button" }, "use");
-  const pen = canvas.getContext("2d");
-  const fill = () => { if (pen) { pen.fillStyle = colour.value; pen.fillRect(0, 0, PAINTING, PAINTING); } };
-  if (pen) { pen.fillStyle = "#9ccfff"; pen.fillRect(0, 0, PAINTING, PAINTING); }
-  let count = 0;
-  /** @type {[number, number] | null} */
-  let before = null;
-  /** @param {PointerEvent} event */
-  const place = (event) => /** @type {[number, number]} */ ([(event.offsetX / canvas.clientWidth) * PAINTING, (event.offsetY / canvas.clientHeight) * PAINTING]);
-  /** @param {PointerEvent} event */
-  const stroke = (event) => {
-    if (!pen || !before) return;
-    const now = place(event);
-    pen.strokeStyle = colour.value;
-    pen.lineWidth = Number(size.value);
-    pen.lineCap = "round";
-    pen.beginPath();
-    pen.moveTo(...before);
-    pen.lineTo(...now);
-    pen.stroke();
-    before = now;
-  };
-  canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); before = place(event); stroke(event); }, { signal });
-  canvas.addEventListener("pointermove", stroke, { signal });
-  canvas.addEventListener("pointerup", () => { before = null; }, { signal });
-  clear.addEventListener("click", fill, { signal });
-  const details = make("details", { class: "ldm-painter" }, make("summary", {}, "paint a picture"), canvas, make("div", {}, colour, size, clear, done));
-  done.addEventListener("click", () => {
-    canvas.toBlob(async (blob) => {
-      if (!blob || signal.aborted) return;
-      const name = `painting ${++count}`;
-      model.send({ do: "picture", name }, undefined, [await blob.arrayBuffer()]);
-      use(name);
-      details.open = false;
-    });
-  }, { signal });
-  return details;
 }
 
 /**
@@ -361,31 +82,45 @@ function makeSettings({ model, signal }, { change }) {
   /** @param {string} name @param {string} label @param {Record<string, any>} attributes */
   const field = (name, label, attributes) => {
     const input = make("input", attributes);
+    const trouble = make("small", { role: "status" });
     const follow = () => { if (input.value !== String(model.get(name))) input.value = String(model.get(name)); };
-    input.addEventListener("input", () => {
-      if (attributes.type !== "number") change(name, input.value);
-      else if (input.value && input.checkValidity()) change(name, Number(input.value));
-    }, { signal });
-    watch(model, [name], follow, signal);
+    const number = attributes.type === "number";
+    // Numbers count once they are whole: half of one is another number.
+    const take = () => {
+      const wrong = number && (!input.value || !input.checkValidity());
+      const whole = attributes.step === 1 ? "a whole number" : "a number";
+      setText(trouble, wrong ? `${whole} from ${attributes.min} to ${attributes.max}` : "");
+      if (wrong) follow();
+      else change(name, number ? Number(input.value) : input.value, !number);
+    };
+    input.addEventListener(number ? "change" : "input", take, { signal });
+    input.addEventListener("keydown", (event) => { if (event.key === "Enter") take(); }, { signal });
+    watch(model, [name], () => { setText(trouble, ""); follow(); }, signal);
     follow();
-    return make("label", { class: "ldm-field" }, make("span", {}, label), input);
+    return make("label", { class: "ldm-field" }, make("span", {}, label), input, trouble);
   };
   return make(
     "div",
     { class: "ldm-settings" },
     field("seed", "Seed", { type: "number", min: 0, max: 4294967295, step: 1 }),
     field("steps", "Steps", { type: "number", min: 1, max: 1000, step: 1 }),
-    field("guidance_scale", "Guidance", { type: "number", min: 0, max: 100, step: 0.1 }),
+    field("guidance_scale", "Guidance", { type: "number", min: 0, max: 100, step: "any" }),
     field("negative", "Away from", { type: "text", placeholder: "nothing" }),
   );
 }
 
-/** @param {Host} host */
-function makeButtons({ model, signal }) {
+/**
+ * @param {Host} host
+ * @param {Sender} sender
+ */
+function makeButtons({ model, signal }, { send }) {
   /** @param {string} label @param {string} what */
   const button = (label, what) => {
     const made = make("button", { type: "button" }, label);
-    made.addEventListener("click", () => model.send({ do: what }), { signal });
+    made.addEventListener("click", () => {
+      send(); // what was changed just now comes first
+      model.send({ do: what });
+    }, { signal });
     return made;
   };
   const undo = button("Undo", "undo");
@@ -396,13 +131,17 @@ function makeButtons({ model, signal }) {
   code.hidden = true;
   const follow = () => {
     const count = (model.get("_history") ?? []).length;
-    undo.disabled = model.get("_at") < 1;
-    redo.disabled = model.get("_at") >= count - 1;
+    const at = model.get("_at");
+    // Not disabled, which would take the focus from whoever presses it again and again.
+    undo.setAttribute("aria-disabled", String(at < 1 && (at < 0 || isCurrent(model))));
+    redo.setAttribute("aria-disabled", String(at >= count - 1));
     open.disabled = !count;
+    python.disabled = !model.get("expression");
   };
-  watch(model, ["_history", "_at"], follow, signal);
+  watch(model, ["_history", "_at", "_result", ...WISH], follow, signal);
+  watch(model, WISH, () => { code.hidden = true; }, signal);
   watch(model, ["_python"], () => {
-    const text = model.get("_python");
+    const { text } = model.get("_python") ?? {};
     code.textContent = text;
     code.hidden = !text;
     void navigator.clipboard?.writeText(text).then(() => setText(python, "Copied"), () => undefined);
@@ -436,9 +175,21 @@ function makePicture({ model, signal }) {
     canvas.dataset.of = expression;
     delete canvas.dataset.preview;
   }
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let waiting;
+  signal.addEventListener("abort", () => clearTimeout(waiting), { once: true });
+  /** @param {boolean} drawing @param {number} patience */
+  function expect(drawing, patience) {
+    clearTimeout(waiting);
+    if (drawing) waiting = setTimeout(() => {
+      bar.style.visibility = "hidden";
+      setText(words, "The kernel does not answer: it is busy, or was restarted. If so, run the cell again.");
+    }, patience);
+  }
   function showNews() {
     const { phase, done, steps, preview } = model.get("_news") ?? {};
     const drawing = phase === "drawing";
+    expect(drawing, STEP);
     bar.style.visibility = drawing ? "" : "hidden";
     if (drawing) {
       bar.value = steps ? done / steps : 0;
@@ -457,15 +208,27 @@ function makePicture({ model, signal }) {
       }
     } else {
       const { seconds, expression } = model.get("_result") ?? {};
-      setText(words, expression ? `drawn in ${seconds} s` : "Write an expression, or add a term.");
+      const old = !isCurrent(model);
+      setText(words, !expression ? "Write an expression, or add a term." : old ? `This is still ${expression}` : `drawn in ${seconds} s`);
       void showResult();
     }
   }
+  watch(model, WISH, () => {
+    if ((model.get("_news") ?? {}).phase !== "drawing") showNews();
+    if (!isCurrent(model)) expect(true, PATIENCE);
+  }, signal);
+  watch(model, ["_problem", "_terms"], () => expect((model.get("_news") ?? {}).phase === "drawing", STEP), signal);
   watch(model, ["_result", "_news"], () => { void showResult(); showNews(); }, signal);
   void showResult();
   showNews();
   return make("figure", {}, box, bar, words);
 }
+
+/** @param {number | null} cosine */
+const cosineText = (cosine) => cosine === null ? "–" : cosine.toFixed(2).replace("-", "−");
+
+/** @param {number | null} weight */
+const formatWeight = (weight) => weight === null ? "–" : String(Number(weight.toPrecision(4))).replace("-", "−");
 
 /** @param {Host} host */
 function makeOperands({ model, signal }) {
@@ -474,11 +237,11 @@ function makeOperands({ model, signal }) {
   const head = make("thead", {}, make("tr", {}, ...["operand", "weight", "norm", "cosine"].map((name) => make("th", { scope: "col" }, name))));
   const table = make("table", { class: "ldm-operands" }, caption, head, body);
   const follow = () => {
-    const { operands = /** @type {[string, number, number, number][]} */ ([]), norm } = model.get("_facts") ?? {};
+    const { operands = /** @type {[string, number | null, number, number | null][]} */ ([]), norm, kind } = model.get("_facts") ?? {};
     table.hidden = !operands.length;
-    caption.textContent = norm === undefined ? "" : `Result: norm ${formatFigure(norm)}; cosines are with it.`;
-    body.replaceChildren(...operands.map((/** @type {[string, number, number, number]} */ [text, weight, size, cosine]) =>
-      make("tr", {}, make("th", { scope: "row" }, text), ...[weight, size, cosine].map((n) => make("td", {}, formatFigure(n))))));
+    caption.textContent = norm === undefined ? "" : `Result: norm ${formatFigure(norm)} in the ${kind === "joint" ? "joint text–image" : "prompt"} space; cosines are with it.`;
+    body.replaceChildren(...operands.map((/** @type {[string, number | null, number, number | null]} */ [text, weight, size, cosine]) =>
+      make("tr", {}, make("th", { scope: "row", title: text }, make("span", {}, text)), ...[formatWeight(weight), formatFigure(size), cosineText(cosine)].map((figure) => make("td", {}, figure)))));
   };
   watch(model, ["_facts"], follow, signal);
   follow();
@@ -492,79 +255,18 @@ function makeNear(host) {
   const pictures = make("ol", { class: "ldm-near-pictures" });
   const titles = [make("h3", {}, "Nearest words"), make("h3", {}, "Nearest pictures")];
   const element = make("section", { class: "ldm-near" }, titles[0], words, titles[1], pictures);
-  /** @param {[string, number]} pair @param {HTMLElement[]} more */
+  /** @param {[string, number, any?]} pair @param {HTMLElement[]} more */
   const item = ([name, cosine], ...more) => {
     const bar = make("i");
     bar.style.setProperty("--share", String(Math.max(0, cosine)));
-    return make("li", {}, ...more, make("span", {}, name), bar, make("b", {}, cosine.toFixed(2).replace("-", "−")));
+    return make("li", {}, ...more, make("span", {}, name), bar, make("b", {}, cosineText(cosine)));
   };
   const follow = () => {
     const facts = model.get("_facts") ?? {};
     words.replaceChildren(...(facts.words ?? []).map((/** @type {[string, number]} */ pair) => item(pair)));
-    pictures.replaceChildren(...(facts.pictures ?? []).map((/** @type {[string, number]} */ pair) => item(pair, makeThumb(host, pair[0]))));
+    pictures.replaceChildren(...(facts.pictures ?? []).map((/** @type {[string, number, any]} */ pair) => item(pair, makeThumb(host, pair[0], pair[2]))));
     titles[0].hidden = !words.children.length;
     titles[1].hidden = !pictures.children.length;
-  };
-  watch(model, ["_facts"], follow, signal);
-  follow();
-  return element;
-}
-
-/**
- * The plane of the words, with the operands and the path from the first term to the result.
- * @param {Host} host
- */
-function makePlane({ model, signal }) {
-  const drawing = makeSvg("svg", { viewBox: "0 0 320 240", role: "img", "aria-label": "Words, operands and the result on a plane" });
-  const element = make("section", { class: "ldm-plane" }, make("h3", {}, "On a plane"));
-  element.append(drawing);
-  const follow = () => {
-    /** @type {{places?: [string, number, number][], path?: [number, number][], operand_places?: [string, number, number][]}} */
-    const { places = [], path = [], operand_places: operands = [] } = model.get("_facts") ?? {};
-    element.hidden = !operands.length;
-    const all = [...path, ...[...places, ...operands].map(([, x, y]) => [x, y])];
-    const xs = all.map(([x]) => x);
-    const ys = all.map(([, y]) => y);
-    const [left, right, low, high] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
-    /** @param {number} x */
-    const across = (x) => 24 + ((x - left) / (right - left || 1)) * 250;
-    /** @param {number} y */
-    const down = (y) => 224 - ((y - low) / (high - low || 1)) * 208;
-    /** @param {string} name @param {number} x @param {number} y @param {string} className @param {number} r */
-    const dot = (name, x, y, className, r) => {
-      const group = makeSvg("g", { class: className });
-      group.append(makeSvg("circle", { cx: across(x), cy: down(y), r }));
-      if (name) {
-        const label = makeSvg("text", { x: across(x) + r + 3, y: down(y) + 3.5 });
-        label.textContent = name.length > 22 ? `${name.slice(0, 21)}…` : name;
-        group.append(label);
-      }
-      return group;
-    };
-    const line = path.map(([x, y], i) => `${i ? "L" : "M"}${across(x)} ${down(y)}`).join("");
-    const last = path[path.length - 1];
-    drawing.replaceChildren(
-      ...places.map(([name, x, y]) => dot(name, x, y, "ldm-word", 2)),
-      ...operands.map(([name, x, y]) => dot(name, x, y, "ldm-operand", 3.5)),
-      makeSvg("path", { d: line || "M0 0", class: "ldm-path" }),
-      ...(last ? [dot("result", last[0], last[1], "ldm-end", 5)] : []),
-    );
-  };
-  watch(model, ["_facts"], follow, signal);
-  follow();
-  return element;
-}
-
-/** @param {Host} host */
-function makeTokens({ model, signal }) {
-  const lines = make("div");
-  const element = make("section", { class: "ldm-tokens" }, make("h3", {}, "Tokens"), lines);
-  const follow = () => {
-    /** @type {[string, boolean, boolean][][]} */
-    const texts = model.get("_facts")?.tokens ?? [];
-    element.hidden = !texts.some((tokens) => tokens.length);
-    lines.replaceChildren(...texts.map((tokens) => make("p", {}, ...tokens.filter(([, , special]) => !special).map(([text, kept]) =>
-      make(kept ? "span" : "s", kept ? {} : { title: "beyond what the encoder reads: cut off" }, text)))));
   };
   watch(model, ["_facts"], follow, signal);
   follow();
@@ -579,19 +281,33 @@ function makeHistory(host) {
   let drawn = null;
   const follow = () => {
     const history = model.get("_history") ?? [];
+    const at = model.get("_at");
     if (drawn !== history) {
       drawn = history;
-      list.replaceChildren(...history.map((/** @type {{expression: string, file: any, seed: number}} */ { expression, file, seed }, /** @type {number} */ i) => {
+      list.replaceChildren(...history.map((/** @type {{expression: string, file: any, seed: number, number: number}} */ { expression, file, seed, number }, /** @type {number} */ i) => {
         const img = make("img", { alt: "" });
-        showFile(host, img, file, "image/webp");
-        const button = make("button", { type: "button", title: `${expression}, seed ${seed}`, "aria-label": `Result ${i + 1}: ${expression}, seed ${seed}` }, img);
+        showFile(host, img, file);
+        const button = make("button", { type: "button", title: `${expression}, seed ${seed}`, "aria-label": `Result ${number}: ${expression}, seed ${seed}` }, img);
         button.addEventListener("click", () => model.send({ do: "go", at: i }), { signal });
         return button;
       }));
     }
-    [...list.children].forEach((button, i) => button.setAttribute("aria-pressed", String(i === model.get("_at"))));
+    [...list.children].forEach((button, i) => {
+      button.setAttribute("aria-pressed", String(i === at));
+      /** @type {HTMLElement} */ (button).tabIndex = i === Math.max(0, at) ? 0 : -1;
+      const { offsetLeft, offsetWidth } = /** @type {HTMLElement} */ (button);
+      if (i === at) list.scrollLeft = offsetLeft - list.offsetLeft + offsetWidth / 2 - list.clientWidth / 2;
+    });
     list.hidden = !history.length;
   };
+  list.addEventListener("keydown", (event) => {
+    const buttons = /** @type {HTMLElement[]} */ ([...list.children]);
+    const at = buttons.indexOf(/** @type {HTMLElement} */ (document.activeElement));
+    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: buttons.length - 1 }[event.key];
+    if (at < 0 || to === undefined) return;
+    event.preventDefault();
+    buttons[to]?.focus();
+  }, { signal });
   watch(model, ["_history", "_at"], follow, signal);
   follow();
   return list;

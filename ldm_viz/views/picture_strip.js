@@ -46,7 +46,7 @@ function render({ model, el, signal }) {
     });
     const canvas = picture.element.querySelector("canvas");
     const strip = makeStrip(context, ["pictures"], aspect);
-    const transport = makeTransport(context, words, strip.element);
+    const transport = makeTransport({ ...context, unit: "picture" }, words, strip.element);
     transport.element.querySelector("input")?.setAttribute("aria-label", "Frame");
     const detail = make("p", { class: "ldm-caption" });
     root.append(picture.element, transport.element, detail);

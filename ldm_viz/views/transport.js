@@ -87,19 +87,20 @@ export function showWords(element, words) {
 }
 
 /**
- * @param {Pick<Context, "model" | "signal" | "move" | "choose">} context
+ * @param {Pick<Context, "model" | "signal" | "move" | "choose"> & {unit?: string}} context where a step is called
+ *     otherwise, its `unit`
  * @param {string[]} words each step in words
  * @param {...(HTMLElement | null)} below
  */
 export function makeTransport(context, words, ...below) {
-  const { model, signal, choose } = context;
+  const { model, signal, choose, unit = "step" } = context;
   const last = words.length - 1;
   const play = make("button", { type: "button", class: "ldm-play" });
   play.addEventListener("click", () => choose("playing", !model.get("playing")), { signal });
   play.disabled = last < 1;
   const { track, show } = makeSlider(context, last);
   const line = make("p", { class: "ldm-words" });
-  const speeds = makeSelect(context, "Speed", "speed", SPEEDS.map((speed) => [speed, `${speed} ${speed === 1 ? "step" : "steps"} a second`]));
+  const speeds = makeSelect(context, "Speed", "speed", SPEEDS.map((speed) => [speed, `${speed} ${unit}${speed === 1 ? "" : "s"} a second`]));
   const element = make("div", { class: "ldm-transport" }, play, make("div", {}, line), speeds, track);
   for (const part of below) if (part) element.append(part);
   let playing = /** @type {boolean | null} */ (null);

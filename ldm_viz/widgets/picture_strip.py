@@ -45,7 +45,7 @@ class PictureStrip(RecordedWidget):
     _css = style_text("picture_strip")
 
     frame = traitlets.Int(0).tag(sync=True)
-    """The picture shown, 0-based."""
+    """The picture shown, counted from 0; a walk's labels, which people read, count from 1."""
 
     playing = traitlets.Bool(False).tag(sync=True)
     """Whether it advances by itself."""
