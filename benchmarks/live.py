@@ -23,7 +23,8 @@ import numpy as np
 import psutil
 import recording
 import torch
-from recording import SEED, Load, Subject, describe_machine, measure_rounds, summarise, tell, timed
+from machine import Load
+from recording import SEED, Subject, describe_machine, measure_rounds, summarise, tell, timed
 
 import ldm_viz as lv
 from ldm_viz.capture import linear

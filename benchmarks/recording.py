@@ -31,6 +31,7 @@ import numpy as np
 import psutil
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from machine import Load, processor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import ldm_viz as lv
@@ -410,35 +411,6 @@ def describe_machine(options: argparse.Namespace) -> dict[str, Any]:
         "diffusers": diffusers.__version__,
         "ldm_viz": lv.__version__,
     }
-
-
-def processor() -> str:
-    """The processor's name, as well as the system knows it."""
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
-
-
-class Load:
-    """How busy the machine is, and how much of that is not this process."""
-
-    def __init__(self) -> None:
-        self.begin = psutil.getloadavg()[0]
-        self._busy, self._own, self._clock = self._busy_now(), time.process_time(), time.time()
-
-    def read(self) -> dict[str, float]:
-        """The load averages, and the cores that others kept busy meanwhile."""
-        busy = self._busy_now() - self._busy
-        others = (busy - (time.process_time() - self._own)) / (time.time() - self._clock)
-        end = psutil.getloadavg()[0]
-        return {"load_begin": self.begin, "load_end": end, "cores_of_others": max(0.0, others)}
-
-    @staticmethod
-    def _busy_now() -> float:
-        times = psutil.cpu_times()
-        return times.user + times.system + times.nice + getattr(times, "steal", 0.0)
 
 
 # What is printed

@@ -48,7 +48,6 @@ import json
 import os
 import platform
 import random
-import re
 import sys
 import tempfile
 import time
@@ -61,6 +60,7 @@ BENCHMARKS = Path(__file__).resolve().parent
 sys.path[:0] = [str(BENCHMARKS.parent), str(BENCHMARKS.parent / "tests")]
 
 import numpy as np
+from machine import Load, processor
 from PIL import Image
 from trajectories import make_trajectory, scene
 
@@ -661,50 +661,6 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in names},
     }
-
-
-def processor() -> str:
-    """The processor's name, as well as the system knows it."""
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
-
-
-class Load:
-    """How busy the machine is, and how much of that is neither the browser nor the notebook."""
-
-    def __init__(self) -> None:
-        self.begin = os.getloadavg()[0]
-        self._busy, self._own, self._clock = self._busy_now(), self._own_now(), time.time()
-
-    def read(self) -> dict[str, float]:
-        """The load averages, and the cores kept busy meanwhile, by this and by others."""
-        seconds = time.time() - self._clock
-        own = (self._own_now() - self._own) / seconds
-        others = (self._busy_now() - self._busy) / seconds - own
-        return {
-            "load_begin": self.begin,
-            "load_end": os.getloadavg()[0],
-            "cores_own": own,
-            "cores_of_others": max(0.0, others),
-        }
-
-    @staticmethod
-    def _busy_now() -> float:
-        import psutil
-
-        times = psutil.cpu_times()
-        return times.user + times.system + times.nice + getattr(times, "steal", 0.0)
-
-    @staticmethod
-    def _own_now() -> float:
-        import psutil
-
-        own = psutil.Process()
-        times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
-        return sum(t.user + t.system for t in times)
 
 
 # What is printed

@@ -66,7 +66,7 @@ boat = lv.record(
 pipe = lv.load_tiny(adapter=True)
 lab = lv.ConditioningLab(pipe, 'image("boat") - "day" + "night"', {"boat": boat}, seed=3)
 lab""",
-        ".ldm-lab .ldm-near li",
+        ".ldm-lab .ldm-near-pictures li:nth-child(6)",
         1330,
     ),
     "live": Shot(

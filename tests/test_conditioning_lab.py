@@ -1,6 +1,8 @@
 """The conditioning lab with the embedded model: in Python, and in a real JupyterLab."""
 
 import re
+import subprocess
+import sys
 import threading
 import time
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import traitlets
+from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from browser import (
     check_accessibility,
     chromium,  # noqa: F401
@@ -15,12 +18,14 @@ from browser import (
     open_watched,
     run_notebook,
 )
+from diffusers import DDIMScheduler, KandinskyV22CombinedPipeline
 from PIL import Image
 from playwright.sync_api import expect
 
 import ldm_viz as lv
 from ldm_viz.imaging import decode_image, encode_image
 from ldm_viz.labs.drawer import Drawer
+from ldm_viz.labs.forks import fork
 from ldm_viz.tiny.drawing import draw
 from ldm_viz.tiny.scenes import Scene
 
@@ -348,6 +353,61 @@ def test_a_still_picture_and_a_text_for_where_no_widget_lives(lab):
     assert data["text/plain"] == repr(lab)
     assert repr(lab) == f"ConditioningLab(StableDiffusionPipeline, {EXPRESSION!r}, 1 result)"
     assert data["image/png"]
+
+
+def test_a_fork_shares_the_models_and_has_schedulers_of_its_own(pipe):
+    other = fork(pipe)
+    assert other.unet is pipe.unet and other.vae is pipe.vae
+    assert other.scheduler is not pipe.scheduler
+    other.scheduler.set_timesteps(7)
+    assert pipe.scheduler.num_inference_steps != 7
+    assert other.scheduler.config == pipe.scheduler.config
+    other._guidance_scale = 99
+    assert getattr(pipe, "_guidance_scale", None) != 99
+    assert other.components.keys() == pipe.components.keys()
+
+
+def test_pipelines_of_pipelines_are_forked_whole():
+    combined = KandinskyV22CombinedPipeline.__new__(KandinskyV22CombinedPipeline)
+    vars(combined).update(decoder_pipe=lv.load_tiny(), scheduler=DDIMScheduler())
+    other = fork(combined)
+    assert other.decoder_pipe is not combined.decoder_pipe
+    assert other.decoder_pipe.unet is combined.decoder_pipe.unet
+    assert other.decoder_pipe.scheduler is not combined.decoder_pipe.scheduler
+    assert other.scheduler is not combined.scheduler
+
+
+def test_models_that_move_are_not_shared():
+    pipe = lv.load_tiny()
+    add_hook_to_module(pipe.unet, ModelHook())
+    assert fork(pipe) is pipe
+    remove_hook_from_module(pipe.unet)
+    assert fork(pipe) is not pipe
+
+
+POOL = """
+import os, sys, torch
+from ldm_viz.labs.pools import _library, release_pool
+if _library() is None:
+    sys.exit(3)
+torch.set_num_threads(4)
+weight, data = torch.randn(64, 64, 3, 3), torch.randn(4, 64, 64, 64)
+count = lambda: len(os.listdir("/proc/self/task"))
+first = torch.nn.functional.conv2d(data, weight)
+before = count()
+release_pool()
+assert count() <= before - 3, (before, count())
+assert torch.get_num_threads() == 4
+assert torch.equal(torch.nn.functional.conv2d(data, weight), first)
+assert count() == before
+"""
+
+
+def test_a_pool_that_is_given_back_comes_again():
+    done = subprocess.run([sys.executable, "-c", POOL], capture_output=True, text=True)
+    if done.returncode == 3:
+        pytest.skip("torch brings no GNU OpenMP here")
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_drawer_does_the_newest_only():

@@ -5,6 +5,8 @@ import hashlib
 import html
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -489,6 +491,16 @@ def test_a_page_that_cannot_be_written_says_so(explorer, tmp_path):
 def views(ending="js"):
     folder = Path(lv.__file__).parent / "views"
     return sorted(path.name for path in folder.glob(f"*.{ending}"))
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+@pytest.mark.parametrize("view", VIEWS)
+def test_what_is_joined_is_javascript(view, tmp_path):
+    for name, text in (("view.mjs", module_text(view)), ("page.mjs", page_script(view))):
+        file = tmp_path / name
+        file.write_text(text)
+        checked = subprocess.run(["node", "--check", str(file)], capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stderr
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -32,6 +32,7 @@ from ldm_viz.labs.drawer import Drawer
 from ldm_viz.labs.forks import fork
 from ldm_viz.labs.glimpse import Glimpse
 from ldm_viz.labs.guidance import is_embedded, usual_guidance
+from ldm_viz.labs.pools import release_after_cells, release_pool
 from ldm_viz.labs.surroundings import Surroundings, thumb
 from ldm_viz.tiny.examples import draw_examples
 from ldm_viz.tiny.loading import STEPS
@@ -41,7 +42,8 @@ from ldm_viz.widgets.explorer import Explorer, explore
 
 __all__ = ["ConditioningLab", "Result"]
 
-_PREVIEW_AFTER = 0.1  # seconds between coarse pictures
+_PREVIEW_AFTER = 0.1  # seconds until the first coarse picture
+_PREVIEW_EVERY = 0.25  # seconds between them: the browser that shows them shares the cores
 _KEPT = 24  # results whose runs are kept
 _PLAIN = (bool, int, float, str, type(None))
 _OURS = {
@@ -94,6 +96,7 @@ class Result:
     embedding: Embedding = field(repr=False)
     seconds: float
     preview_seconds: float
+    _thumb: bytes = field(repr=False)
     _images: Mapping[str, Any] = field(repr=False)
     _recorder: Recorder = field(repr=False)
 
@@ -201,6 +204,7 @@ class ConditioningLab(ipywidgets.VBox):
             self.add_picture(name, picture)
         self._view.observe(lambda change: self._ask(), list(ConditioningView.WISH))
         self._view.on_msg(self._hear)
+        self._end_releases = release_after_cells()
         if expression:
             self._ask()
 
@@ -374,6 +378,8 @@ class ConditioningLab(ipywidgets.VBox):
         """Ends the lab: nothing more is drawn."""
         if drawer := vars(self).get("_drawer"):  # none where the arguments were refused
             drawer.close()
+        if end := vars(self).get("_end_releases"):
+            end()
         super().close()
 
     def __repr__(self) -> str:
@@ -457,6 +463,7 @@ class ConditioningLab(ipywidgets.VBox):
             self._drawer.drop()
             self._view._result = {**self._view._result, **asdict(wish)}
             return
+        release_pool()  # or this thread's would make the drawer's slow
         self._drawer.ask((wish, self._images, asked))
 
     def _is_shown(self, wish: Wish) -> bool:
@@ -509,7 +516,7 @@ class ConditioningLab(ipywidgets.VBox):
                 recorder.stop()
                 return
             now = time.perf_counter()
-            if now - last < _PREVIEW_AFTER:
+            if now - last < (_PREVIEW_AFTER if last == asked else _PREVIEW_EVERY):
                 return
             last = now
             news: dict[str, Any] = {"phase": "drawing", "done": live.step + 1, "steps": live.steps}
@@ -536,6 +543,7 @@ class ConditioningLab(ipywidgets.VBox):
             embedding=embedding,
             seconds=seconds,
             preview_seconds=first,
+            _thumb=thumb(picture),
             _images={name: images[name] for name in names},
             _recorder=recorder,
         )
@@ -570,7 +578,7 @@ class ConditioningLab(ipywidgets.VBox):
                 "expression": r.expression,
                 "seed": r.seed,
                 "number": r.number,
-                "file": thumb(r.picture),
+                "file": r._thumb,
             }
             for r in self.history
         ]

@@ -14,7 +14,7 @@ import numpy as np
 from ldm_viz.conditioning.embeddings import Embedding, evaluate
 from ldm_viz.conditioning.encoders import Encoder
 from ldm_viz.conditioning.expressions import Call, Node, Picture, Text
-from ldm_viz.conditioning.meaning import Landmarks, measure_operands
+from ldm_viz.conditioning.meaning import Landmarks, Measured, measure_operands
 from ldm_viz.conditioning.spaces import JOINT
 from ldm_viz.conditioning.tokens import Token
 from ldm_viz.imaging import encode_image, fit_image
@@ -77,12 +77,11 @@ class Surroundings:
             return None
         operands = measure_operands(embedding, lambda node: evaluate(node, leaf))
         terms = [operand.embedding for operand in operands]
-        path = [terms[0], embedding]
-        if not isinstance(embedding.expression, Call):
-            weighed = [o.embedding * (o.weight or Fraction(0)) for o in operands]
-            path = list(accumulate(weighed, lambda before, term: before + term))
+        path = _path(embedding, operands)
         plane = words.plane([*terms, *path])
         places = plane.embeddings[: len(terms)]
+        nodes = [operand.embedding.expression for operand in operands]
+        written = {node.text for node in nodes if isinstance(node, Text)}
         return {
             "space": str(embedding.space),
             "kind": embedding.space.kind,
@@ -99,7 +98,7 @@ class Surroundings:
             ],
             "words": words.nearest(embedding, _NEAR),
             "pictures": self._near_pictures(embedding, images),
-            "places": plane.landmarks,
+            "places": [place for place in plane.landmarks if place[0] not in written],
             "path": plane.embeddings[len(terms) :],
             "operand_places": [
                 (str(o.embedding.expression), *place)
@@ -167,6 +166,27 @@ class Surroundings:
             (name, cosine, None if name in images else self._thumbs[name])
             for name, cosine in found[:_NEAR]
         ]
+
+
+def _path(result: Embedding, operands: Sequence[Measured]) -> list[Embedding]:
+    """The way from the first operand to the result.
+
+    Of prompts only the points at which as much has been added as taken away: between them there is
+    one word less or more in every place, which lies far off all prompts.
+    """
+    if isinstance(result.expression, Call):
+        return [operands[0].embedding, result]
+    weights = [operand.weight or Fraction(0) for operand in operands]
+    weighed = [o.embedding * weight for o, weight in zip(operands, weights, strict=True)]
+    points = list(accumulate(weighed, lambda before, term: before + term))
+    if result.space.kind == JOINT:
+        return points
+    sums = list(accumulate(weights))
+    return [
+        point
+        for number, (point, total) in enumerate(zip(points, sums, strict=True))
+        if number in (0, len(points) - 1) or total == sums[-1]
+    ]
 
 
 def _words_of(tokens: Sequence[Token]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ def compact(text: str) -> str:
     characters: so it had better be small, and its strings have single quotes. Texts must not hold strings over
     several lines.
     """
-    text = re.sub(r"^[ \t]*/\*.*?\*/[ \t]*\n", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"^[ \t]*/\*(?:(?!\*/).)*\*/[ \t]*\n", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"/\*\* @.*?\*/ ?", "", text)
     text = re.sub(r"^[ \t]*//.*\n", "", text, flags=re.MULTILINE)
     text = re.sub(r" // .*$", "", text, flags=re.MULTILINE)
