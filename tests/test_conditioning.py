@@ -24,7 +24,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 import ldm_viz as lv
 from ldm_viz.conditioning import takes
 from ldm_viz.conditioning.pictures import MOST_PIXELS, as_picture
-from ldm_viz.conditioning.tokens import Block, place
+from ldm_viz.conditioning.tokens import Block, place, place_less
 
 SD, SDXL, SD3 = "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline"
 FLUX, PIXART, SANA = "FluxPipeline", "PixArtAlphaPipeline", "SanaPipeline"
@@ -733,6 +733,34 @@ def test_a_weighed_text_is_one_to_take_words_from(tiny):
     assert_laid(weighed - lv.text(tiny, RED) + lv.text(tiny, BLUE), expected)
 
 
+@pytest.mark.parametrize("weight", [-1, 0, 0.5, 1.5, 3])
+def test_weights_change_nothing_about_where_texts_lie(tiny, weight):
+    night, star = lv.text(tiny, "a red star at night"), lv.text(tiny, "red star")
+    weighed = lv.weigh(star, {"red": weight})
+    assert_laid(
+        weighed + night,
+        weighed.parts["prompt_embeds"][0].double() + states(tiny, "a red star at night"),
+    )
+    moon = lv.text(tiny, "blue moon")
+    plain = (night - star + moon).parts["prompt_embeds"][0].double()
+    without = lv.weigh(star, {"red": 0})
+    # What the weight adds lies where the text lies: on "red star".
+    more = (night - star).parts["prompt_embeds"][0] - (night - without).parts["prompt_embeds"][0]
+    assert_laid(night - weighed + moon, plain + (weight - 1) * more.double())
+
+
+def test_a_text_that_shares_a_word_is_not_one_word(tiny):
+    edited = lv.text(tiny, "a red star at night") - lv.text(tiny, "a fish")
+    assert_laid(edited, states(tiny, "a red star at night") - states(tiny, "a fish"))
+    assert "nor a word" in edited.notes[0]
+
+
+def test_words_left_out_are_found_where_tokens_differ():
+    whole = Block(0, 10, (1, 2, 3, 4, 5), 0)
+    assert place_less(Block(0, 10, (1, 9, 3, 4, 5), 0), whole) == [0, 0, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert place_less(Block(0, 10, (9, 4, 5), 0), whole) == [0, 0, 0, 1, 2, 3, 4, 5, 6, 7]
+
+
 def test_words_are_weighed_in_a_joint_space_too(adapted):
     night, star = (lv.text(adapted, t, space="joint") for t in ("a star at night", "a star at"))
     assert close(lv.weigh(night, {"night": 0}), star)
@@ -750,6 +778,9 @@ def test_what_cannot_be_weighed_is_refused(tiny):
         lv.weigh(star + star, {"red": 2})
     with pytest.raises(TypeError, match="weight of 'red' must be a number"):
         lv.weigh(star, {"red": "much"})
+    for wrong in ("red", {1: 2}):
+        with pytest.raises(TypeError, match="weights by words"):
+            lv.weigh(star, wrong)
     with pytest.raises(ValueError, match="1,000,000"):
         lv.weigh(lv.weigh(star, {"red": 10**5}), {"red": 100})
 

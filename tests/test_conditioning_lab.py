@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from browser import (
     open_watched,
     run_notebook,
 )
+from conditioned import build
 from diffusers import DDIMScheduler, KandinskyV22CombinedPipeline
 from PIL import Image
 from playwright.sync_api import expect
@@ -320,10 +322,41 @@ def test_words_that_count_for_more(lab):
 
 
 def test_what_is_cut_of_the_negative_text_is_told(lab):
-    lab.negative = "night " * 40
-    with pytest.warns(UserWarning):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        lab.negative = "night " * 40
         lab.wait(60)
+    assert any("was cut off" in str(warning.message) for warning in said)
     assert "was cut off" in lab._view._facts["notes"][0]
+
+
+def test_an_older_failure_is_not_that_of_the_newest(lab):
+    for _ in range(5):
+        lab.expression = '"day" - "day"'
+        time.sleep(0.002)
+        lab.expression = '"night"'
+        assert lab.wait(60).expression == '"night"'
+        lab.expression = EXPRESSION
+        lab.wait(60)
+
+
+def test_pictures_alone_where_texts_have_no_place():
+    made = lv.ConditioningLab(
+        build("StableDiffusionPipeline", adapters=["plain"]),
+        'image("boat") * 0.5',
+        {"boat": BOAT},
+        steps=1,
+        height=32,
+        width=32,
+    )
+    try:
+        assert made.wait(60).picture.shape == (32, 32, 3)
+        facts = made._view._facts
+        assert facts["operands"][0][0] == 'image("boat")'
+        assert (facts["words"], facts["path"]) == ([], [])
+        assert [row[0] for row in facts["pictures"]] == ["boat"]
+    finally:
+        made.close()
 
 
 def test_pipeline_lab_and_walk_draw_beside_each_other(pipe):
@@ -331,6 +364,7 @@ def test_pipeline_lab_and_walk_draw_beside_each_other(pipe):
     alone = lv.walk(pipe, *ends, frames=2, seed=1, num_inference_steps=6, progress=False)
     made = [lv.ConditioningLab(pipe, '"a red star"', steps=40, words=["day"]) for _ in range(2)]
     try:
+        assert any(one._drawer.asked and one.result is None for one in made)
         beside = lv.walk(pipe, *ends, frames=2, seed=1, num_inference_steps=6, progress=False)
         run = lv.record(pipe, seed=1, num_inference_steps=2, **lv.condition(pipe, ends[0]))
         first, second = (one.wait(120) for one in made)

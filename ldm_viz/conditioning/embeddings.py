@@ -151,21 +151,21 @@ class Embedding:
     def notes(self) -> list[str]:
         """What of texts that are taken away is not found as it stands, in sentences."""
         notes = []
-        for visit in _visits(self._terms, self.encoder):
-            taken = self._terms[visit.term][1]
-            size = len((taken.blocks or ())[0].content)
+        groups = _grouped(self._terms)
+        for visit in _visits(groups, self.encoder):
+            taken = groups[visit.term]
             if visit.possible:
-                host = self._terms[visit.host][1]
-                under, span = (host.blocks or ())[0], visit.spans[0]
-                if span is None or _has(host.blocks or (), taken.blocks or ()):
+                host = groups[visit.host]
+                under, span = host.blocks[0], visit.spans[0]
+                if span is None or _has(host.blocks, taken.blocks):
                     continue
                 word = self.encoder.spell(0, under.content[span[0] - under.first :][:1])
                 notes.append(
                     f"{taken.node} is not in {host.node}: it is taken from {word!r}, the word most like it"
                 )
                 continue
-            others = [atom for weight, atom in self._terms if weight > 0]
-            longer = [o for o in others if len((o.blocks or ())[0].content) > size > 0]
+            size = len(taken.blocks[0].content)
+            longer = [g for g in groups if g.weight > 0 and len(g.blocks[0].content) > size > 0]
             if longer:
                 notes.append(
                     f"{taken.node} is not in {longer[0].node}, nor a word that is clearly like it: it is "
@@ -293,21 +293,61 @@ def _places(terms: Sequence[tuple[Fraction, Atom]], encoder: Encoder) -> list[li
     is added comes in the place of one that is taken away, in their order.
     """
     places: list[list[int] | None] = [None] * len(terms)
-    blocks = [atom.blocks or () for _, atom in terms]
-    visits = _visits(terms, encoder)
+    groups = _grouped(terms)
+    visits = _visits(groups, encoder)
     hosts = {k for visit in visits for k in visit.possible}
-    guests = [k for k, (weight, _) in enumerate(terms) if weight > 0 and k not in hosts]
+    guests = [k for k, group in enumerate(groups) if group.weight > 0 and k not in hosts]
     visits = [visit for visit in visits if visit.possible]
     for number, visit in enumerate(visits):
-        host = blocks[visit.host]
+        host = groups[visit.host].blocks
         laid = [visit.term]
         if number < len(guests):
             guest = guests[number]
-            if len(blocks[guest][0].content) < len(host[0].content):
+            if len(groups[guest].blocks[0].content) < len(host[0].content):
                 laid.append(guest)
         for k in laid:
-            places[k] = _laid(blocks[k], visit.spans, host)
+            found = _laid(groups[k].blocks, visit.spans, host)
+            for member in groups[k].members:
+                places[member] = found
     return places
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A text, and the same text without some of its words: they are laid alike.
+
+    Attributes:
+        weight: of all of them together; it does not depend on how much words count.
+        members: which of the terms they are.
+        blocks: where the text's tokens lie.
+        node: the text.
+    """
+
+    weight: Fraction
+    members: tuple[int, ...]
+    blocks: tuple[Block, ...]
+    node: Node
+
+
+def _grouped(terms: Sequence[tuple[Fraction, Atom]]) -> list[_Group]:
+    """The texts of a sum; none where it is not known of all of them where their tokens lie."""
+    if any(not atom.blocks for _, atom in terms):
+        return []
+    members: dict[str, list[int]] = {}
+    nodes: dict[str, Node] = {}
+    for i, (_, atom) in enumerate(terms):
+        node = atom.node.text if isinstance(atom.node, Weighed) else atom.node
+        members.setdefault(str(node), []).append(i)
+        nodes[str(node)] = node
+    return [
+        _Group(
+            sum((terms[i][0] for i in those), Fraction(0)),
+            tuple(those),
+            terms[those[0]][1].blocks or (),
+            nodes[text],
+        )
+        for text, those in members.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -315,8 +355,8 @@ class _Visit:
     """A text that is taken away, and where it stands in those that are there.
 
     Attributes:
-        term: which of the terms it is.
-        possible: the terms in which it, or a word like it, stands.
+        term: which of the groups it is.
+        possible: the groups in which it, or a word like it, stands.
         host: that of them on which it is laid; -1 if there is none.
         spans: where, in each block.
     """
@@ -327,21 +367,22 @@ class _Visit:
     spans: Spans
 
 
-def _visits(terms: Sequence[tuple[Fraction, Atom]], encoder: Encoder) -> list[_Visit]:
-    if any(atom.blocks is None for _, atom in terms):
-        return []
-    blocks = [atom.blocks or () for _, atom in terms]
-    there = [k for k, (weight, _) in enumerate(terms) if weight > 0]
+def _visits(groups: Sequence[_Group], encoder: Encoder) -> list[_Visit]:
+    there = [k for k, group in enumerate(groups) if group.weight > 0]
     visits = []
-    for i, (weight, _) in enumerate(terms):
-        if weight > 0:
+    for i, group in enumerate(groups):
+        if group.weight >= 0:
             continue
-        found = {k: _spans(blocks[i], blocks[k], encoder) for k in there}
+        found = {k: _spans(group.blocks, groups[k].blocks, encoder) for k in there}
         possible = tuple(k for k in there if found[k][0] is not None)
         if possible:
             # Where the word itself stands, before where one like it does.
             host = max(
-                possible, key=lambda k: (_has(blocks[k], blocks[i]), len(blocks[k][0].content))
+                possible,
+                key=lambda k: (
+                    _has(groups[k].blocks, group.blocks),
+                    len(groups[k].blocks[0].content),
+                ),
             )
             visits.append(_Visit(i, possible, host, found[host]))
         else:
@@ -358,7 +399,8 @@ def _spans(taken: Sequence[Block], host: Sequence[Block], encoder: Encoder) -> S
     spans: Spans = []
     for number, (gone, under) in enumerate(zip(taken, host, strict=True)):
         at, size = find(gone.content, under.content), len(gone.content)
-        if at < 0 and size < len(under.content):
+        # A text that shares a word with the other, if only "a", is not one word of it.
+        if at < 0 and size < len(under.content) and not set(gone.content) & set(under.content):
             at, size = encoder.nearest_token(number, gone.content, under.content), 1
         spans.append((under.first + at, under.first + at + size) if at >= 0 else None)
     return spans
@@ -584,6 +626,8 @@ def weigh(a: Embedding, words: Mapping[str, float | Fraction]) -> Embedding:
     text = node.text if isinstance(node, Weighed) else node
     if not isinstance(text, Text):
         raise ValueError(f"weigh takes the embedding of one text, not of {node}; weigh its texts")
+    if not isinstance(words, Mapping) or not all(isinstance(word, str) for word in words):
+        raise TypeError(f"words must be weights by words, such as {{'red': 1.5}}, not {words!r}")
     weights = dict(node.weights) if isinstance(node, Weighed) else {}
     for word, given in words.items():
         before = next((known for known in weights if known.casefold() == word.casefold()), word)

@@ -148,9 +148,11 @@ class Encoder:
         return Embedding(self, atom.node, [(Fraction(1), atom)], chosen=chosen)
 
     def _remember(self, key: tuple[Any, ...]) -> Atom | None:
-        if key in self._known:
-            self._known.move_to_end(key)
-        return self._known.get(key)
+        # Another thread may be at it: what is not there is made again.
+        found = self._known.pop(key, None)
+        if found is not None:
+            self._known[key] = found
+        return found
 
     def _keep(self, atom: Atom) -> Atom:
         self._known[atom.key] = atom

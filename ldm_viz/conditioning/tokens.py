@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import re
+import weakref
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -67,9 +71,20 @@ class Block:
         return self.first + len(self.content)
 
 
+_copies: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+
+def _own(tokenizer: Any) -> Any:
+    """A tokenizer of ours: whether one cuts is kept in itself, and the pipeline's may be at work."""
+    found = _copies.get(tokenizer)
+    if found is None or len(found) != len(tokenizer):
+        found = _copies[tokenizer] = copy.deepcopy(tokenizer)
+    return found
+
+
 def read_block(tokenizer: Any, text: str, start: int, length: int) -> Block | None:
     """A text's block; None where a tokenizer marks no end or pads in front, unlike CLIP's and T5's."""
-    ids = list(tokenizer(text, truncation=False, verbose=False).input_ids)
+    ids = list(_own(tokenizer)(text, truncation=False, verbose=False).input_ids)
     first = int(bool(ids) and ids[0] == tokenizer.bos_token_id)
     ended = bool(ids) and ids[-1] == tokenizer.eos_token_id
     if not ended or tokenizer.padding_side != "right":
@@ -88,13 +103,14 @@ def split_text(tokenizer: Any, text: str, most: int | None = None) -> list[Token
     """
     limit = most or tokenizer.model_max_length
     told = bool(getattr(tokenizer, "is_fast", False))
-    split = tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=told)
+    split = _own(tokenizer)(text, truncation=False, verbose=False, return_offsets_mapping=told)
     ids = list(split.input_ids)
     words = tokenizer.convert_ids_to_tokens(ids)
     spans = split["offset_mapping"] if told else [(0, 0)] * len(ids)
     # By their places: a word that the tokenizer does not know may have the number of the end.
     begun = bool(ids) and ids[0] == tokenizer.bos_token_id
     ended = bool(ids) and ids[-1] == tokenizer.eos_token_id
+    places = [found.span() for found in re.finditer(r"\w+", text)]
     found: list[Token] = []
     room = limit - int(ended)
     reached = 0
@@ -102,19 +118,28 @@ def split_text(tokenizer: Any, text: str, most: int | None = None) -> list[Token
         mark = (begun and at == 0) or (ended and at == len(words) - 1)
         kept = mark or at < room
         text_of = word.replace("</w>", "").replace("▁", "").replace("Ġ", "")
-        first, last = (0, 0) if mark else _word_at(text, *spans[at])
+        first, last = (0, 0) if mark else _word_at(text, places, *spans[at])
         found.append(Token(text_of, kept, mark, text[first:last], mark or first >= reached))
         reached = max(reached, last)
     return found
 
 
-def _word_at(text: str, start: int, stop: int) -> tuple[int, int]:
-    """The word that a stretch of a text lies in; the stretch itself where it is no letters."""
+def _word_at(
+    text: str, places: Sequence[tuple[int, int]], start: int, stop: int
+) -> tuple[int, int]:
+    """The word that a stretch of a text lies in; the stretch itself where it is no letters.
+
+    Args:
+        text: the text.
+        places: where its words begin and end.
+        start: the stretch's first character.
+        stop: the one behind its last.
+    """
     inner = text[start:stop]
     start += len(inner) - len(inner.lstrip())
-    for word in re.finditer(r"\w+", text):
-        if word.start() <= start < word.end():
-            return word.span()
+    at = bisect_right(places, (start, len(text))) - 1
+    if at >= 0 and start < places[at][1]:
+        return places[at]
     return start, start + len(inner.strip())
 
 
@@ -172,11 +197,16 @@ def place_less(less: Block, whole: Block) -> list[int]:
     Returns:
         For each position of the whole's block the position in the other's.
     """
+    kept: dict[int, int] = {}
+    # By what both have in common: without a word some tokenizers split what stands beside it anew.
+    matcher = SequenceMatcher(None, less.content, whole.content, autojunk=False)
+    for mine, theirs, size in matcher.get_matching_blocks():
+        kept |= {theirs + at: mine + at for at in range(size)}
     found = list(range(whole.first))
-    reached = 0
-    for token in whole.content:
-        reached += reached < len(less.content) and less.content[reached] == token
-        found.append(max(0, less.first + reached - 1))
+    before = -1
+    for at in range(len(whole.content)):
+        before = kept.get(at, before)
+        found.append(max(0, less.first + before))
     behind = range(whole.end, whole.length)
     found.extend(min(less.end + at - whole.end, less.length - 1) for at in behind)
     return found

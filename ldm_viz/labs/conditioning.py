@@ -570,7 +570,8 @@ class ConditioningLab(ipywidgets.VBox):
         reason = error.reason if isinstance(error, ExpressionError) else str(error)
         if not isinstance(error, (ValueError, TypeError, EmbeddingError)):
             reason = f"{type(error).__name__}: {error}"
-        self._view._problem = {"reason": reason, "position": position}
+        if not self._drawer.stale:
+            self._view._problem = {"reason": reason, "position": position}
 
     def _tell_result(self, result: Result) -> None:
         thumbs = [
@@ -602,7 +603,7 @@ class ConditioningLab(ipywidgets.VBox):
             facts["notes"].append(
                 f"away from: {cut!r} is beyond what the encoder reads, and was cut off"
             )
-        if facts is not None:
+        if facts is not None and not stale():
             self._view._facts = facts
 
 

@@ -66,6 +66,11 @@ class Drawer:
         with self._news:
             self._next, self._dropped = None, True
 
+    @property
+    def stale(self) -> bool:
+        """Whether what is being done is not wanted any more."""
+        return self._stale()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to do; whether that came before the timeout, in seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -11,10 +11,11 @@ __all__ = ["fork"]
 def fork(pipe: Any) -> Any:
     """A pipeline with the same models, and schedulers and settings of its own.
 
-    What a run changes is the schedulers' state and the pipeline's own attributes; models only read
-    their weights. So a fork and the pipeline may draw at the same time, in two threads, and neither
-    disturbs the other. Where models move between devices as they are called, they cannot be
-    shared: then it is the pipeline itself.
+    What a run changes is the schedulers' state and the pipeline's own attributes; UNets, transformers
+    and most autoencoders only read their weights. So a fork and the pipeline may draw at the same
+    time, in two threads, and neither disturbs the other. Where models move between devices as they
+    are called, or keep a cache, they cannot be shared: then it is the pipeline itself. (The video
+    autoencoders of Wan and QwenImage keep a cache while they decode: of those, draw one at a time.)
 
     Args:
         pipe: a diffusers pipeline.
@@ -22,7 +23,7 @@ def fork(pipe: Any) -> Any:
     if _moves(pipe):
         return pipe
     other = copy.copy(pipe)
-    for name, part in vars(pipe).items():
+    for name, part in list(vars(pipe).items()):
         if hasattr(part, "components") and callable(part):  # pipelines of pipelines (Kandinsky)
             vars(other)[name] = fork(part)
         elif hasattr(part, "set_timesteps"):
@@ -31,7 +32,11 @@ def fork(pipe: Any) -> Any:
 
 
 def _moves(pipe: Any) -> bool:
-    """Whether accelerate brings models in and out around their calls."""
+    """Whether accelerate's or diffusers' hooks bring models in and out, or cache, around their calls."""
     if getattr(pipe, "_all_hooks", None):
         return True
-    return any(hasattr(part, "_hf_hook") for part in vars(pipe).values())
+    for part in list(vars(pipe).values()):
+        modules = part.modules() if hasattr(part, "named_parameters") else ()
+        if any(hasattr(m, "_hf_hook") or hasattr(m, "_diffusers_hook") for m in modules):
+            return True
+    return False

@@ -6,6 +6,7 @@ import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from ldm_viz.conditioning.embeddings import Embedding, evaluate
 from ldm_viz.conditioning.encoders import Encoder
 from ldm_viz.conditioning.expressions import Call, Node, Picture, Text
-from ldm_viz.conditioning.meaning import Landmarks, Measured, measure_operands
+from ldm_viz.conditioning.meaning import Landmarks, Measured, Plane, measure_operands
 from ldm_viz.conditioning.spaces import JOINT
 from ldm_viz.conditioning.tokens import Token
 from ldm_viz.imaging import encode_image, fit_image
@@ -72,13 +73,15 @@ class Surroundings:
             assert isinstance(node, Text)
             return encoder.text(node.text)
 
-        words = self._landmarks(self._known, encoder, self._words, encoder.text, stale)
-        if words is None:
-            return None
+        words = None
+        if encoder.reads_texts:
+            words = self._landmarks(self._known, encoder, self._words, encoder.text, stale)
+            if words is None:
+                return None
         operands = measure_operands(embedding, lambda node: evaluate(node, leaf))
         terms = [operand.embedding for operand in operands]
         path = _path(embedding, operands)
-        plane = words.plane([*terms, *path])
+        plane = words.plane([*terms, *path]) if words is not None else Plane([], [])
         places = plane.embeddings[: len(terms)]
         nodes = [operand.embedding.expression for operand in operands]
         written = {node.text for node in nodes if isinstance(node, Text)}
@@ -96,13 +99,15 @@ class Surroundings:
                 ]
                 for o in operands
             ],
-            "words": words.nearest(embedding, _NEAR),
+            "words": words.nearest(embedding, _NEAR) if words is not None else [],
             "pictures": self._near_pictures(embedding, images),
             "places": [place for place in plane.landmarks if place[0] not in written],
             "path": plane.embeddings[len(terms) :],
             "operand_places": [
                 (str(o.embedding.expression), *place)
-                for o, place in zip(operands, places, strict=True)
+                for o, place in zip(
+                    operands, places, strict=False
+                )  # none where texts have no place
             ],
             "tokens": [
                 {"text": text, "words": _words_of(encoder.tokens(text))}
@@ -154,18 +159,16 @@ class Surroundings:
         encoder = embedding.encoder
         own = {name: encoder.picture(picture, name) for name, picture in images.items()}
         examples = self._pictures.get(encoder)
-        if examples is None:
-            # Too few to know what they have in common: the plain angle.
-            found = [(name, embedding.cosine(picture)) for name, picture in own.items()]
-        else:
-            found = [(name, examples.cosine(picture, embedding)) for name, picture in own.items()]
-            found += examples.nearest(embedding, _NEAR)
-        found = [(name, cosine) for name, cosine in found if math.isfinite(cosine)]
-        found.sort(key=lambda pair: -pair[1])
-        return [
-            (name, cosine, None if name in images else self._thumbs[name])
-            for name, cosine in found[:_NEAR]
-        ]
+        found: list[tuple[str, float, bytes | None]] = []
+        for name, picture in own.items():
+            # A few of them do not tell what they have in common: then it is the plain angle.
+            measure = embedding.cosine if examples is None else partial(examples.cosine, embedding)
+            found.append((name, measure(picture), None))
+        if examples is not None:
+            nearest = examples.nearest(embedding, _NEAR)
+            found += [(name, cosine, self._thumbs[name]) for name, cosine in nearest]
+        found = [one for one in found if math.isfinite(one[1])]
+        return sorted(found, key=lambda one: -one[1])[:_NEAR]
 
 
 def _path(result: Embedding, operands: Sequence[Measured]) -> list[Embedding]:

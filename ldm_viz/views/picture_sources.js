@@ -20,8 +20,8 @@ export function makeSources(host, use) {
   /** @param {string} wanted @param {ArrayBuffer} data */
   function bring(wanted, data) {
     const taken = [...names(), ...sent];
-    let name = wanted.slice(0, 80);
-    for (let n = 2; taken.includes(name); n++) name = `${wanted.slice(0, 80)} (${n})`;
+    let name = wanted.slice(0, 70);
+    for (let n = 2; taken.includes(name); n++) name = `${wanted.slice(0, 70)} (${n})`;
     sent.push(name);
     model.send({ do: "picture", name }, undefined, [data]);
     use(name);

@@ -201,6 +201,7 @@ export function makeTerms(host, { change, send }) {
     const other = of !== expression;
     rows.inert = other;
     rows.classList.toggle("ldm-other", other);
+    changed();
     note.hidden = other || !expression || terms.length > 0;
   }
   /** @param {Term} term */
@@ -246,6 +247,7 @@ export function makeTerms(host, { change, send }) {
      * @param {string} text
      */
     weights(text) {
+      if (of !== model.get("expression")) return null; // something else is being written
       const term = terms.find((one) => one.kind === "text" && one.text === text);
       return term ? new Map(term.words.map(([word, share]) => [word.toLowerCase(), share])) : null;
     },

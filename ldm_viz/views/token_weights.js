@@ -22,7 +22,7 @@ export function makeTokens({ model, signal }, terms) {
   let drawn = "";
 
   const name = make("span");
-  const slider = make("input", { type: "range", min: 0, max: 3, step: 0.05 });
+  const slider = make("input", { type: "range", min: 0, max: 2, step: 0.05 });
   const number = make("input", { type: "number", step: 0.05 });
   const reset = make("button", { type: "button" }, "as usual");
   const editor = make("div", { class: "ldm-weigh" }, name, slider, number, reset);
