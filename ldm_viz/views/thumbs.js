@@ -23,7 +23,7 @@ export function makeThumb(host, name, file) {
 export function showFile({ signal }, img, file) {
   const url = URL.createObjectURL(new Blob([toBytes(file).slice()], { type: "image/webp" }));
   const drop = () => URL.revokeObjectURL(url);
-  img.addEventListener("load", drop, { signal, once: true });
-  img.addEventListener("error", drop, { signal, once: true });
+  img.addEventListener("load", drop, { signal });
+  img.addEventListener("error", drop, { signal });
   img.src = url;
 }
