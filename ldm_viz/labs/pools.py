@@ -56,7 +56,7 @@ def release_after_cells() -> Callable[[], None]:
 
 @cache
 def _library() -> Any:
-    """GNU's OpenMP as torch brings it along, if it is loaded and knows the call."""
+    """GNU's OpenMP as torch brings it along, if it knows the call."""
     torch = sys.modules.get("torch")
     if torch is None or not sys.platform.startswith("linux"):
         return None
